@@ -1,0 +1,1 @@
+//! tenfour: workloads, checkers, fault injectors and the process cluster.

@@ -1,0 +1,2 @@
+//! The tenfour binary.
+fn main() {}

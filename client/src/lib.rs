@@ -1,0 +1,1 @@
+//! tenfour: a lean S3 client for loads, demos and checks.

@@ -1,0 +1,1 @@
+//! tenfour: the 10+4 code on CUDA, found at run time.

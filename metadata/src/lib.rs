@@ -1,0 +1,1 @@
+//! tenfour: the Raft groups, their state machine and stores, leases and fences.

@@ -1,0 +1,1 @@
+//! tenfour: shards on disk and the shard service.

@@ -1,0 +1,1 @@
+//! tenfour: the cluster map, failure domains and placement groups, as pure functions.

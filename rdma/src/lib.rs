@@ -1,0 +1,1 @@
+//! tenfour: the fabric: registered memory, grants, connections, one-sided operations.
