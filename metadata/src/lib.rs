@@ -1,1 +1,3 @@
-//! tenfour: the Raft groups, their state machine and stores, leases and fences.
+//! The metadata service: Raft groups (openraft), their pure state machine and its stores, leases, fences, and the handle others use.
+
+pub mod api;
