@@ -1,1 +1,3 @@
-//! tenfour: S3 over HTTP, the PUT and GET pipelines, the fan-out.
+//! The gateway: S3 over HTTP, the PUT and GET pipelines, and the fan-out to fourteen nodes.
+
+pub mod transfer;
