@@ -1,1 +1,22 @@
 //! tenfour: the 10+4 Reed-Solomon code, its SIMD kernels, checksums and stripe geometry.
+//!
+//! A stripe is 10 data shards and 4 parity shards of equal length; any 10 of the 14 give back the others. The code is the one
+//! of `reed-solomon-erasure`'s `galois_8` (GF(2^8) over 0x11d, systematic Vandermonde), byte for byte, whatever kernel runs.
+//!
+//! Not here, on purpose: I/O, GPUs, nodes, buffers (callers bring their own memory), threads. One call works on one core.
+//!
+//! Invariant: no length, alignment or set of lost shards makes a call panic; what cannot be done is a [`CodecError`], and then
+//! no output byte was written.
+
+mod checksum;
+mod codec;
+mod field;
+pub mod geometry;
+mod kernel;
+mod plan;
+
+pub use checksum::{
+    BadBlock, BlockSums, TooManyBlocks, block_sums, crc64, crc64_combine, crc64_of_blocks, verify_blocks,
+};
+pub use codec::{Codec, CodecError, all, best, by_name};
+pub use field::PARITY_MATRIX;

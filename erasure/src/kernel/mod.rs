@@ -1,0 +1,42 @@
+//! The kernels: the same three loops over vectors of four kinds.
+//!
+//! `unsafe` is allowed here because vector instructions need it: raw loads and stores, and instructions that exist only on some
+//! processors. Each kernel is a value that can only be made where its instructions exist.
+//!
+//! Invariant: a kernel looks at the lengths of all slices that it gets before it turns the first one into a pointer.
+#![allow(unsafe_code)]
+
+mod generic;
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::fmt::Debug;
+
+use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS};
+
+pub(crate) use scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Gfni256, Gfni512};
+
+/// The arithmetic of the code on one instruction set. All slices of a call are of one length, a multiple of 64 (checked: a
+/// breach is a bug of this crate and panics).
+pub(crate) trait Kernel: Send + Sync + Debug {
+    /// The codec's name.
+    fn name(&self) -> &'static str;
+
+    /// The four parities of the ten data; `non_temporal` writes around the cache where alignment allows it.
+    fn encode(&self, data: &[&[u8]; DATA_SHARDS], parity: [&mut [u8]; PARITY_SHARDS], non_temporal: bool);
+
+    /// `outputs[n] = Σ rows[n][s] · sources[s]`, 1 to 4 outputs.
+    fn product(&self, sources: &[&[u8]; DATA_SHARDS], rows: &[[u8; DATA_SHARDS]], outputs: &mut [&mut [u8]]);
+
+    /// `outputs[n] = Σ combine[n][q] · (parity(data)[q] + stored[q])`, 1 to 4 outputs.
+    fn syndrome(
+        &self,
+        data: &[&[u8]; DATA_SHARDS],
+        stored: &[&[u8]; PARITY_SHARDS],
+        combine: &[[u8; PARITY_SHARDS]],
+        outputs: &mut [&mut [u8]],
+    );
+}
