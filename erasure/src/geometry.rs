@@ -261,3 +261,126 @@ pub struct WrongBuffer {
     /// Bytes that were given.
     pub found_bytes: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_edges_of_a_stripe() {
+        assert_eq!(StripeGeometry::new(0), None);
+        assert_eq!(StripeGeometry::new(STRIPE_DATA_BYTES_MAX + 1), None);
+        let full = StripeGeometry::new(STRIPE_DATA_BYTES_MAX).unwrap();
+        assert_eq!(full.shard_bytes, SHARD_BYTES_MAX);
+        assert_eq!(full.touched(0..usize::MAX).count(), DATA_SHARDS);
+        assert_eq!(full.touched(5..5).count(), 0);
+        let one = StripeGeometry::new(1).unwrap();
+        let touched: Vec<_> = one.touched(0..usize::MAX).collect();
+        assert_eq!(touched, [ShardRange { shard: 0, within: 0..1 }]);
+        assert_eq!(one.shard_data(usize::MAX), 1..1);
+        assert_eq!(stripes(0).count(), 0);
+        assert!(whole_blocks(usize::MAX..usize::MAX, 640).is_empty());
+    }
+
+    #[test]
+    fn a_short_buffer_is_refused() {
+        let layout = layout(4096);
+        let mut buffer = vec![0; layout.total_bytes - 1];
+        let short = WrongBuffer { needed_bytes: layout.total_bytes, found_bytes: layout.total_bytes - 1 };
+        assert_eq!(layout.payloads(&buffer).unwrap_err(), short);
+        assert_eq!(layout.split(&mut buffer).unwrap_err(), short);
+        assert_eq!(layout.records_mut(&mut buffer).unwrap_err(), short);
+        assert_eq!((layout.payload(14), layout.record(14)), (None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_is_the_bytes_of_its_parts(
+            data_bytes in prop_oneof![1..2000_usize, 1..200_000_usize],
+            ends in any::<[prop::sample::Index; 2]>(),
+        ) {
+            let geometry = StripeGeometry::new(data_bytes).unwrap();
+            prop_assert!(geometry.shard_bytes * DATA_SHARDS >= data_bytes);
+            prop_assert!(geometry.shard_bytes.is_multiple_of(SHARD_ALIGN_BYTES));
+            let [x, y] = ends.map(|end| end.index(data_bytes + 1));
+            let range = x.min(y)..x.max(y);
+            let mut next = range.start;
+            for part in geometry.touched(range.clone()) {
+                prop_assert!(!part.within.is_empty() && part.within.end <= geometry.shard_bytes);
+                prop_assert_eq!(part.shard * geometry.shard_bytes + part.within.start, next);
+                next += part.within.len();
+            }
+            prop_assert_eq!(next, range.end);
+            let shards: usize = (0..DATA_SHARDS).map(|shard| geometry.shard_data(shard).len()).sum();
+            prop_assert_eq!(shards, data_bytes);
+        }
+
+        #[test]
+        fn stripes_follow_one_another(object_bytes in 0..200_000_000_u64) {
+            let mut next = 0;
+            for span in stripes(object_bytes) {
+                prop_assert_eq!(span.object_offset, next);
+                next += span.geometry.data_bytes as u64;
+                prop_assert!(span.geometry.data_bytes == STRIPE_DATA_BYTES_MAX || next == object_bytes);
+            }
+            prop_assert_eq!(next, object_bytes);
+        }
+
+        #[test]
+        fn whole_blocks_cover_the_range(lines in 1..1000_usize, ends in any::<[prop::sample::Index; 2]>()) {
+            let shard_bytes = lines * 64;
+            let [x, y] = ends.map(|end| end.index(shard_bytes + 1));
+            let range = x.min(y)..x.max(y);
+            let blocks = whole_blocks(range.clone(), shard_bytes);
+            prop_assert!(blocks.start <= range.start && range.end <= blocks.end || range.is_empty());
+            prop_assert!(blocks.start.is_multiple_of(CRC_BLOCK_BYTES) || blocks.is_empty());
+            prop_assert!(blocks.end.is_multiple_of(CRC_BLOCK_BYTES) || blocks.end == shard_bytes || blocks.is_empty());
+            prop_assert!(blocks.len() < range.len() + 2 * CRC_BLOCK_BYTES);
+        }
+
+        #[test]
+        fn regions_are_apart_aligned_and_staggered(lines in 1..=SHARD_BYTES_MAX / 64) {
+            let layout = layout(lines * 64);
+            let mut end_of_last = 0;
+            for shard in 0..TOTAL_SHARDS {
+                let (record, payload) = (layout.record(shard).unwrap(), layout.payload(shard).unwrap());
+                prop_assert!(record.start >= end_of_last);
+                prop_assert_eq!(payload.start - record.start, header_bytes(lines * 64));
+                prop_assert!(payload.end <= record.end && record.len() == record_bytes(lines * 64));
+                prop_assert!(payload.start.is_multiple_of(64));
+                end_of_last = record.end;
+            }
+            prop_assert!(end_of_last <= layout.total_bytes && layout.total_bytes <= LAYOUT_BYTES_MAX);
+            let mut places = layout.payload_offset.map(|offset| offset % 4096 / STAGGER_BYTES);
+            places.sort_unstable();
+            prop_assert!(places.windows(2).all(|pair| pair[0] != pair[1]));
+        }
+
+        #[test]
+        fn the_parts_of_a_buffer_are_its_ranges(data_bytes in 1..300_000_usize) {
+            let geometry = StripeGeometry::new(data_bytes).unwrap();
+            let layout = geometry.layout();
+            let mut buffer = vec![0xee; layout.total_bytes + 7];
+            geometry.zero_padding(&mut buffer).unwrap();
+            let zeros = buffer.iter().filter(|byte| **byte == 0).count();
+            prop_assert_eq!(zeros, geometry.shard_bytes * DATA_SHARDS - data_bytes);
+            for (shard, record) in layout.records_mut(&mut buffer).unwrap().into_iter().enumerate() {
+                prop_assert_eq!(record.len(), layout.record_bytes);
+                record[0] = shard as u8;
+            }
+            for (shard, payload) in layout.payloads_mut(&mut buffer).unwrap().into_iter().enumerate() {
+                payload.fill(100 + shard as u8);
+            }
+            let split = layout.split(&mut buffer).unwrap();
+            prop_assert!(split.data[9].iter().all(|byte| *byte == 109) && split.parity[0].iter().all(|byte| *byte == 110));
+            for shard in 0..TOTAL_SHARDS {
+                prop_assert_eq!(buffer[layout.record(shard).unwrap().start], shard as u8);
+                let payload = &buffer[layout.payload(shard).unwrap()];
+                prop_assert_eq!(payload, layout.payloads(&buffer).unwrap()[shard]);
+                prop_assert!(payload.len() == geometry.shard_bytes && payload.iter().all(|byte| *byte == 100 + shard as u8));
+            }
+        }
+    }
+}

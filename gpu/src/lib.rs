@@ -57,7 +57,8 @@ pub fn probe() -> Probe {
 /// The bindings panic when a driver lacks a symbol; that is a driver that cannot be used, not an end of the process.
 fn guarded<T>(ask: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let text =
+            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         Err(format!("the driver lacks what is needed: {}", text.unwrap_or("no further word")))
     })
 }

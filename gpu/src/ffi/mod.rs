@@ -39,7 +39,8 @@ pub(crate) fn devices() -> Result<Vec<Device>, String> {
 
 fn device(ordinal: i32) -> Result<Device, result::DriverError> {
     use sys::CUdevice_attribute::{
-        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
     };
     let handle = result::device::get(ordinal)?;
     // SAFETY: the handle is one that the driver has just given.
@@ -50,5 +51,10 @@ fn device(ordinal: i32) -> Result<Device, result::DriverError> {
             result::device::total_mem(handle)?,
         )
     };
-    Ok(Device { ordinal, name: result::device::get_name(handle)?, compute_capability: (major, minor), memory_bytes })
+    Ok(Device {
+        ordinal,
+        name: result::device::get_name(handle)?,
+        compute_capability: (major, minor),
+        memory_bytes,
+    })
 }
