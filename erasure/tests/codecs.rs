@@ -172,10 +172,19 @@ fn check_aligned(codec: &dyn Codec, stripe: &Stripe) {
     for (payload, shard) in layout.payloads_mut(buffer).unwrap().into_iter().zip(stripe).take(10) {
         payload.copy_from_slice(shard);
     }
-    let mut split = layout.split(buffer).unwrap();
-    codec.encode(&split.data, &mut split.parity, None).unwrap();
-    for (payload, shard) in layout.payloads(buffer).unwrap().into_iter().zip(stripe) {
-        assert_eq!(payload, shard, "{}", codec.name());
+    for with_sums in [false, true] {
+        let mut sums = std::array::from_fn(|_| BlockSums::new());
+        let mut split = layout.split(buffer).unwrap();
+        split.parity.iter_mut().for_each(|shard| shard.fill(0));
+        codec.encode(&split.data, &mut split.parity, with_sums.then_some(&mut sums)).unwrap();
+        for (shard, payload) in layout.payloads(buffer).unwrap().into_iter().enumerate() {
+            assert_eq!(payload, stripe[shard], "{} shard {shard}", codec.name());
+            assert!(
+                !with_sums || sums[shard] == block_sums(payload),
+                "{} sums of shard {shard}",
+                codec.name()
+            );
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use tenfour_types::limits::{CRC_BLOCK_BYTES, DATA_SHARDS, PARITY_SHARDS, TOTAL_SHARDS};
 
-use crate::checksum::{BlockSums, crc64};
+use crate::checksum::BlockSums;
 use crate::codec::{Codec, CodecError, check};
 use crate::kernel::Kernel;
 use crate::plan::Plan;
@@ -35,19 +35,23 @@ impl<K: Kernel> Codec for Fast<K> {
         sums: Option<&mut [BlockSums; TOTAL_SHARDS]>,
     ) -> Result<(), CodecError> {
         let shard_bytes = check::encode(data, parity, sums.is_some())?;
+        let non_temporal = shard_bytes.saturating_mul(TOTAL_SHARDS) >= NON_TEMPORAL_FROM_BYTES;
         let Some(sums) = sums else {
-            let non_temporal = shard_bytes.saturating_mul(TOTAL_SHARDS) >= NON_TEMPORAL_FROM_BYTES;
             self.0.encode(data, parity.each_mut().map(|shard| &mut **shard), non_temporal);
             return Ok(());
         };
         sums.iter_mut().for_each(BlockSums::clear);
         for start in (0..shard_bytes).step_by(CRC_BLOCK_BYTES) {
             let block = start..shard_bytes.min(start + CRC_BLOCK_BYTES);
-            self.encode_block(
-                data.map(|shard| &shard[block.clone()]),
+            let found = self.0.encode_and_sum(
+                &data.map(|shard| &shard[block.clone()]),
                 parity.each_mut().map(|shard| &mut shard[block.clone()]),
-                sums,
+                non_temporal,
             );
+            for (sums, sum) in sums.iter_mut().zip(found) {
+                let had_room = sums.push(sum);
+                debug_assert!(had_room, "the length was checked");
+            }
         }
         Ok(())
     }
@@ -84,21 +88,6 @@ impl<K: Kernel> Codec for Fast<K> {
 }
 
 impl<K: Kernel> Fast<K> {
-    /// One block of all shards: encoded, then summed while it is in the second-level cache.
-    fn encode_block(
-        &self,
-        data: [&[u8]; DATA_SHARDS],
-        mut parity: [&mut [u8]; PARITY_SHARDS],
-        sums: &mut [BlockSums; TOTAL_SHARDS],
-    ) {
-        self.0.encode(&data, parity.each_mut().map(|shard| &mut **shard), false);
-        let blocks = data.into_iter().chain(parity.iter().map(|shard| &**shard));
-        for (sums, block) in sums.iter_mut().zip(blocks) {
-            let had_room = sums.push(crc64(block));
-            debug_assert!(had_room, "the length was checked");
-        }
-    }
-
     fn syndrome_tile(
         &self,
         present: &[Option<&[u8]>; TOTAL_SHARDS],

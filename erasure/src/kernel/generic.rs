@@ -41,8 +41,11 @@ pub(super) trait Vector: Copy {
 
 /// The constants of the ten-multiplication form.
 #[derive(Clone, Copy)]
-struct Constants<V: Vector> {
-    pairs: [V::Factor; 5],
+pub(super) struct Constants<V: Vector> {
+    by_2: V::Factor,
+    by_4: V::Factor,
+    by_6: V::Factor,
+    by_8: V::Factor,
     by_22: V::Factor,
     by_104: V::Factor,
     by_10: V::Factor,
@@ -53,11 +56,14 @@ impl<V: Vector> Constants<V> {
     /// # Safety
     /// The instruction set exists.
     #[inline(always)]
-    unsafe fn new() -> Self {
+    pub(super) unsafe fn new() -> Self {
         // SAFETY: as the caller promises.
         unsafe {
             Self {
-                pairs: [V::factor(0), V::factor(2), V::factor(4), V::factor(6), V::factor(8)],
+                by_2: V::factor(2),
+                by_4: V::factor(4),
+                by_6: V::factor(6),
+                by_8: V::factor(8),
                 by_22: V::factor(22),
                 by_104: V::factor(104),
                 by_10: V::factor(10),
@@ -74,30 +80,24 @@ impl<V: Vector> Constants<V> {
 /// the test of the 80 unit bits compares both maps.
 ///
 /// # Safety
-/// The instruction set exists, and `V::BYTES` bytes at `offset` from each pointer are readable.
+/// The instruction set exists.
 #[inline(always)]
-unsafe fn parity_of<V: Vector>(
+pub(super) unsafe fn parity_of<V: Vector>(
     constants: &Constants<V>,
-    data: &[*const u8; DATA_SHARDS],
-    offset: usize,
+    data: &[V; DATA_SHARDS],
 ) -> [V; PARITY_SHARDS] {
+    let [d0, d1, d2, d3, d4, d5, d6, d7, d8, d9] = *data;
     // SAFETY: as the caller promises.
     unsafe {
-        let odd0 = V::load(data[1].add(offset));
-        let a0 = V::load(data[0].add(offset)).add(odd0);
-        let b0 = odd0;
-        let odd1 = V::load(data[3].add(offset));
-        let a1 = V::load(data[2].add(offset)).add(odd1);
-        let b1 = odd1.add(a1.multiply(constants.pairs[1]));
-        let odd2 = V::load(data[5].add(offset));
-        let a2 = V::load(data[4].add(offset)).add(odd2);
-        let b2 = odd2.add(a2.multiply(constants.pairs[2]));
-        let odd3 = V::load(data[7].add(offset));
-        let a3 = V::load(data[6].add(offset)).add(odd3);
-        let b3 = odd3.add(a3.multiply(constants.pairs[3]));
-        let odd4 = V::load(data[9].add(offset));
-        let a4 = V::load(data[8].add(offset)).add(odd4);
-        let b4 = odd4.add(a4.multiply(constants.pairs[4]));
+        let (a0, b0) = (d0.add(d1), d1);
+        let a1 = d2.add(d3);
+        let b1 = d3.add(a1.multiply(constants.by_2));
+        let a2 = d4.add(d5);
+        let b2 = d5.add(a2.multiply(constants.by_4));
+        let a3 = d6.add(d7);
+        let b3 = d7.add(a3.multiply(constants.by_6));
+        let a4 = d8.add(d9);
+        let b4 = d9.add(a4.multiply(constants.by_8));
 
         let [a5, a6] = fold(constants, [a0, a1, a2, a3, a4]);
         let [b5, b6] = fold(constants, [b0, b1, b2, b3, b4]);
@@ -142,7 +142,7 @@ pub(super) unsafe fn encode<V: Vector, const STREAM: bool>(
             let mut offset = line;
             line += SHARD_ALIGN_BYTES;
             while offset < line {
-                let sums = parity_of(&constants, data, offset);
+                let sums = parity_of(&constants, &load_all(data, offset));
                 let mut row = 0;
                 while row < PARITY_SHARDS {
                     if STREAM {
@@ -218,7 +218,7 @@ pub(super) unsafe fn syndrome<V: Vector, const ROWS: usize>(
         let factors = factors::<V, PARITY_SHARDS, ROWS>(combine);
         let mut offset = 0;
         while offset < bytes {
-            let [t0, t1, t2, t3] = parity_of(&constants, data, offset);
+            let [t0, t1, t2, t3] = parity_of(&constants, &load_all(data, offset));
             let t0 = t0.add(V::load(stored[0].add(offset)));
             let t1 = t1.add(V::load(stored[1].add(offset)));
             let t2 = t2.add(V::load(stored[2].add(offset)));
@@ -260,6 +260,25 @@ unsafe fn factors<V: Vector, const COLUMNS: usize, const ROWS: usize>(
 }
 
 /// # Safety
+/// The instruction set exists, and `V::BYTES` bytes at `offset` from each pointer are readable.
+#[inline(always)]
+pub(super) unsafe fn load_all<V: Vector>(
+    inputs: &[*const u8; DATA_SHARDS],
+    offset: usize,
+) -> [V; DATA_SHARDS] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mut values = [V::load(inputs[0].add(offset)); DATA_SHARDS];
+        let mut input = 1;
+        while input < DATA_SHARDS {
+            values[input] = V::load(inputs[input].add(offset));
+            input += 1;
+        }
+        values
+    }
+}
+
+/// # Safety
 /// The instruction set exists, and `V::BYTES` bytes at `offset` from each pointer are writable.
 #[inline(always)]
 unsafe fn store_all<V: Vector, const ROWS: usize>(
@@ -276,9 +295,10 @@ unsafe fn store_all<V: Vector, const ROWS: usize>(
 }
 
 /// The kernel of an instruction set: the loops above behind functions that enable it, with the checks that make them safe.
-/// The module must have `type V: Vector` and a type `$kernel` whose values exist only where the instructions do.
+/// The module must have a vector type `V` and a type `$kernel` whose values exist only where the instructions do; it may bring
+/// a better `encode_and_sum`.
 macro_rules! kernel {
-    ($kernel:ident, $name:literal $(, #[$enable:meta])?) => {
+    ($kernel:ident, $name:literal $(, #[$enable:meta])? $(; $($better:tt)*)?) => {
         $(#[$enable])?
         unsafe fn encode<const STREAM: bool>(data: &[*const u8; 10], parity: &[*mut u8; 4], bytes: usize) {
             // SAFETY: the caller promises what the loop asks for, and the instructions are enabled.
@@ -328,6 +348,8 @@ macro_rules! kernel {
                     }
                 }
             }
+
+            $($($better)*)?
 
             fn product(&self, sources: &[&[u8]; 10], rows: &[[u8; 10]], outputs: &mut [&mut [u8]]) {
                 let bytes = $crate::kernel::generic::common_length(sources, outputs);

@@ -13,7 +13,9 @@ mod x86;
 
 use std::fmt::Debug;
 
-use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS};
+use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS, TOTAL_SHARDS};
+
+use crate::checksum::crc64;
 
 pub(crate) use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
@@ -28,6 +30,17 @@ pub(crate) trait Kernel: Send + Sync + Debug {
     /// The four parities of the ten data; `non_temporal` writes around the cache where alignment allows it.
     fn encode(&self, data: &[&[u8]; DATA_SHARDS], parity: [&mut [u8]; PARITY_SHARDS], non_temporal: bool);
 
+    /// [`encode`](Kernel::encode), and the CRC-64/NVME of all 14 slices; unless a kernel can do better, in a second pass while
+    /// the bytes are in cache.
+    fn encode_and_sum(
+        &self,
+        data: &[&[u8]; DATA_SHARDS],
+        parity: [&mut [u8]; PARITY_SHARDS],
+        _non_temporal: bool,
+    ) -> [u64; TOTAL_SHARDS] {
+        encode_then_sum(self, data, parity)
+    }
+
     /// `outputs[n] = Σ rows[n][s] · sources[s]`, 1 to 4 outputs.
     fn product(&self, sources: &[&[u8]; DATA_SHARDS], rows: &[[u8; DATA_SHARDS]], outputs: &mut [&mut [u8]]);
 
@@ -39,4 +52,16 @@ pub(crate) trait Kernel: Send + Sync + Debug {
         combine: &[[u8; PARITY_SHARDS]],
         outputs: &mut [&mut [u8]],
     );
+}
+
+fn encode_then_sum<K: Kernel + ?Sized>(
+    kernel: &K,
+    data: &[&[u8]; DATA_SHARDS],
+    mut parity: [&mut [u8]; PARITY_SHARDS],
+) -> [u64; TOTAL_SHARDS] {
+    kernel.encode(data, parity.each_mut().map(|shard| &mut **shard), false);
+    std::array::from_fn(|shard| match shard.checked_sub(DATA_SHARDS) {
+        None => crc64(data[shard]),
+        Some(row) => crc64(parity[row]),
+    })
 }
