@@ -1,0 +1,203 @@
+//! Rules of the house that a machine can check in the text of every Rust file.
+//!
+//! It is a textual check: it strips comments and literals and looks at words, and it does not expand macros. What clippy can
+//! say (`unwrap`, undocumented `unsafe` blocks, `todo!`) is clippy's business.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The only places with `unsafe` code, and what for.
+const UNSAFE_ALLOWED: &[(&str, &str)] = &[
+    ("rdma/src/verbs", "libibverbs"),
+    ("rdma/src/shm", "mapped memory of other processes"),
+    ("rdma/src/memory", "registered memory: anonymous and memfd mappings"),
+    ("erasure/src/kernel", "SIMD intrinsics"),
+    ("gpu/src/ffi", "CUDA"),
+    ("node/src/disk", "io_uring, O_DIRECT buffers"),
+];
+/// Lines of a file, without its unit tests and empty lines.
+const FILE_LINES_MAX: usize = 400;
+/// Longer files, and why each is one; a file that got shorter must leave the list.
+const LONGER_FILES: &[(&str, &str)] = &[];
+/// Marks of work that somebody meant to do later; it belongs into the tracker.
+const LATER: &[&str] = &["TODO", "FIXME", "XXX", "HACK"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Every Rust file of the workspace: its path from the root, and its text.
+fn files() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root()];
+    while let Some(folder) = folders.pop() {
+        for entry in
+            fs::read_dir(&folder).expect("a readable folder").map(|entry| entry.expect("an entry").path())
+        {
+            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if entry.is_dir()
+                && name != "target"
+                && !name.starts_with('.')
+                && !name.starts_with("tenfour-data")
+            {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                let path = entry.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
+                found.push((path, fs::read_to_string(&entry).expect("a readable file")));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A file's code without comments and literals, and its comments without the code.
+fn split(text: &str) -> (String, String) {
+    let (mut code, mut comments) = (String::new(), String::new());
+    let mut rest = text;
+    while let Some(next) = rest.chars().next() {
+        let (length, is_comment) = if rest.starts_with("//") {
+            (rest.find('\n').unwrap_or(rest.len()), true)
+        } else if rest.starts_with("/*") {
+            (rest.find("*/").map_or(rest.len(), |end| end + 2), true)
+        } else if let Some(length) = literal(rest, &code) {
+            (length, false)
+        } else {
+            code.push(next);
+            rest = &rest[next.len_utf8()..];
+            continue;
+        };
+        let (piece, tail) = rest.split_at(length);
+        if is_comment {
+            comments.push_str(piece)
+        } else {
+            code.push_str("\"\"")
+        }
+        code.extend(piece.matches('\n').map(|_| '\n'));
+        comments.push('\n');
+        rest = tail;
+    }
+    (code, comments)
+}
+
+/// The length of the string or character literal that the text begins with, if it does.
+fn literal(text: &str, before: &str) -> Option<usize> {
+    let in_word = before.chars().next_back().is_some_and(|last| last.is_alphanumeric() || last == '_');
+    if text.starts_with('"') {
+        return Some(quoted(text, '"'));
+    }
+    let hashes = text.strip_prefix('r').map(|tail| tail.len() - tail.trim_start_matches('#').len());
+    if let Some(hashes) = hashes.filter(|_| !in_word || before.ends_with('b')) {
+        let open = 1 + hashes;
+        if text[open..].starts_with('"') {
+            let close = format!("\"{}", "#".repeat(hashes));
+            let body = open + 1;
+            return Some(text[body..].find(&close).map_or(text.len(), |end| body + end + close.len()));
+        }
+    }
+    // 'x' and '\n' are characters, 'name is a lifetime.
+    let mut chars = text.strip_prefix('\'')?.chars();
+    let (first, second) = (chars.next()?, chars.next()?);
+    (first == '\\' || second == '\'').then(|| quoted(text, '\''))
+}
+
+/// The length of a quoted piece with backslash escapes.
+fn quoted(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, next) in text.char_indices().skip(1) {
+        match next {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if next == quote => return at + next.len_utf8(),
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    text.split(|next: char| !next.is_alphanumeric() && next != '_').any(|found| found == word)
+}
+
+/// Lines with something on them, before the unit tests at the file's end.
+fn lines_without_tests(text: &str) -> usize {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_end = |pair: &[&str]| matches!(pair, ["#[cfg(test)]", next] if next.starts_with("mod ") && next.ends_with('{'));
+    let end = lines.windows(2).position(is_end).unwrap_or(lines.len());
+    lines.iter().take(end).filter(|line| !line.trim().is_empty()).count()
+}
+
+/// What is wrong with a file, as sentences.
+fn faults(path: &str, text: &str) -> Vec<String> {
+    let (code, comments) = split(text);
+    let mut found = Vec::new();
+    let may_be_unsafe = UNSAFE_ALLOWED.iter().any(|(place, _)| {
+        path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/') || rest == ".rs")
+    });
+    if !may_be_unsafe && (has_word(&code, "unsafe") || code.contains("allow(unsafe_code)")) {
+        found.push(format!("{path}: unsafe code is not allowed here"));
+    }
+    let lines = lines_without_tests(text);
+    let is_test = path.contains("/tests/") || path.contains("/benches/");
+    let is_listed = LONGER_FILES.iter().any(|(listed, _)| *listed == path);
+    if !is_test && lines > FILE_LINES_MAX && !is_listed {
+        found.push(format!(
+            "{path}: {lines} lines, {FILE_LINES_MAX} at most: give part of it a file of its own"
+        ));
+    }
+    if is_listed && lines <= FILE_LINES_MAX {
+        found.push(format!("{path}: short enough now, take it off the list of longer files"));
+    }
+    if !text.starts_with("//!") {
+        found.push(format!("{path}: does not begin with `//!`, what it is and what it keeps"));
+    }
+    if code.contains("todo!") || code.contains("unimplemented!") {
+        found.push(format!("{path}: unfinished"));
+    }
+    for mark in LATER.iter().filter(|mark| has_word(&comments, mark)) {
+        found.push(format!("{path}: {mark} in a comment"));
+    }
+    found
+}
+
+#[test]
+fn every_file_keeps_the_rules_of_the_house() {
+    let files = files();
+    assert!(files.iter().any(|(path, _)| path == "types/src/ids.rs"), "the files were found");
+    let mut found: Vec<String> = files.iter().flat_map(|(path, text)| faults(path, text)).collect();
+    for (listed, _) in LONGER_FILES {
+        if !files.iter().any(|(path, _)| path == listed) {
+            found.push(format!("{listed}: in the list of longer files, but there is no such file"));
+        }
+    }
+    assert!(found.is_empty(), "\n  {}", found.join("\n  "));
+}
+
+#[test]
+fn each_fault_is_found_and_only_where_it_is_one() {
+    let faults = |path: &str, body: &str| faults(path, &format!("//! Head.\n{body}")).len();
+    assert_eq!(faults("node/src/log.rs", "fn f() { unsafe { g() } }"), 1);
+    assert_eq!(faults("node/src/log.rs", "#![allow(unsafe_code)]"), 1);
+    assert_eq!(faults("node/src/disk/ring.rs", "fn f() { unsafe { g() } }"), 0);
+    assert_eq!(faults("node/src/disk.rs", "fn f() { unsafe { g() } }"), 0);
+    assert_eq!(faults("node/src/disks/ring.rs", "fn f() { unsafe { g() } }"), 1);
+    assert_eq!(
+        faults("node/src/log.rs", "// unsafe\nconst A: &str = \"unsafe \\\" unsafe\"; /* unsafe */"),
+        0
+    );
+    assert_eq!(
+        faults("node/src/log.rs", "const A: &str = r#\"a\" unsafe\"#; const B: char = '\"'; fn f<'a>() {}"),
+        0
+    );
+    assert_eq!(
+        faults("node/src/log.rs", "const B: char = '\"'; fn f() { unsafe { g() } } const C: char = '\"';"),
+        1
+    );
+    assert_eq!(faults("node/src/log.rs", &"fn f() {}\n".repeat(400)), 1);
+    assert_eq!(faults("node/tests/log.rs", &"fn f() {}\n".repeat(400)), 0);
+    let with_tests = format!("#[cfg(test)]\nmod tests {{\n{}}}\n", "fn f() {}\n".repeat(400));
+    assert_eq!(faults("node/src/log.rs", &with_tests), 0);
+    assert_eq!(faults("node/src/log.rs", "fn f() { todo!() }"), 1);
+    assert_eq!(faults("node/src/log.rs", "// FIXME: later"), 1);
+    assert_eq!(self::faults("node/src/log.rs", "use std::fs;\n").len(), 1);
+}
