@@ -5,6 +5,7 @@
 //! Instructions", FAST 2013).
 
 mod avx2;
+mod crc512;
 mod gfni256;
 mod gfni512;
 
