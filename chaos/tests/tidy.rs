@@ -69,9 +69,9 @@ fn split(text: &str) -> (String, String) {
         };
         let (piece, tail) = rest.split_at(length);
         if is_comment {
-            comments.push_str(piece)
+            comments.push_str(piece);
         } else {
-            code.push_str("\"\"")
+            code.push_str("\"\"");
         }
         code.extend(piece.matches('\n').map(|_| '\n'));
         comments.push('\n');
