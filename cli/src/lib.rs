@@ -1,1 +1,14 @@
-//! tenfour: the one binary.
+//! The one binary's parts: configuration, wiring, supervision, operator commands. No protocol logic.
+
+pub mod admin;
+pub mod bench;
+pub mod cluster;
+pub mod config;
+pub mod demo;
+pub mod layout;
+pub mod process;
+pub mod status;
+pub mod supervisor;
+pub mod table;
+pub mod units;
+pub mod up;

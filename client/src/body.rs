@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use std::convert::Infallible;
+use std::io::Read;
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
@@ -98,12 +98,20 @@ pub struct Body(Kind);
 enum Kind {
     Bytes(Full<Bytes>),
     Pattern { pattern: Pattern, position: u64 },
+    File { file: std::fs::File, left: u64 },
 }
 
 impl Body {
     /// No bytes.
     pub fn empty() -> Self {
         Self(Kind::Bytes(Full::default()))
+    }
+
+    /// A file, read as it is sent, as long as it is now.
+    pub fn file(path: &std::path::Path) -> std::io::Result<Self> {
+        let file = std::fs::File::open(path)?;
+        let left = file.metadata()?.len();
+        Ok(Self(Kind::File { file, left }))
     }
 }
 impl From<Bytes> for Body {
@@ -119,14 +127,22 @@ impl From<Pattern> for Body {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = std::io::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
         match &mut self.get_mut().0 {
-            Kind::Bytes(bytes) => Pin::new(bytes).poll_frame(context),
+            Kind::Bytes(bytes) => Pin::new(bytes).poll_frame(context).map_err(|never| match never {}),
+            Kind::File { file, left } => {
+                let bytes = FRAME_BYTES.min(usize::try_from(*left).unwrap_or(FRAME_BYTES));
+                let mut frame = vec![0; bytes];
+                *left -= bytes as u64;
+                Poll::Ready(
+                    (bytes > 0).then(|| file.read_exact(&mut frame).map(|()| Frame::data(frame.into()))),
+                )
+            }
             Kind::Pattern { pattern, position } => {
                 let run = pattern.run(*position, FRAME_BYTES);
                 *position += run.len() as u64;
@@ -139,6 +155,7 @@ impl HttpBody for Body {
         match &self.0 {
             Kind::Bytes(bytes) => bytes.is_end_stream(),
             Kind::Pattern { pattern, position } => *position >= pattern.len,
+            Kind::File { left, .. } => *left == 0,
         }
     }
 
@@ -146,6 +163,7 @@ impl HttpBody for Body {
         match &self.0 {
             Kind::Bytes(bytes) => bytes.size_hint(),
             Kind::Pattern { pattern, position } => SizeHint::with_exact(pattern.len - position),
+            Kind::File { left, .. } => SizeHint::with_exact(*left),
         }
     }
 }

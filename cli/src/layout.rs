@@ -1,0 +1,366 @@
+//! The folder of a whole cluster on one machine: what `tenfour up` creates once and finds again.
+//!
+//! ```text
+//! tenfour-data/
+//!   cluster.toml      the plan: addresses, number of nodes, region
+//!   cluster.key       the key that every internal connection proves      (0600)
+//!   credentials       the root user's access and secret key              (0600)
+//!   lock              held while a cluster runs here
+//!   meta-1 .. meta-3  configuration and data of each metadata replica
+//!   node-01 .. 14     configuration and target folder of each node
+//!   gateway-1 ..      configuration of each gateway
+//!   run               sockets of the fabric
+//!   logs              one file a process
+//! ```
+
+use crate::config::{self, ClusterSection, Credentials, GatewayFile, MetaFile, NodeFile, TargetSection};
+use crate::units::ByteSize;
+use anyhow::{Context, Result, bail};
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+/// Replicas of the metadata service: one may be lost.
+const METADATA_REPLICAS: u16 = 3;
+/// Longest path that a Unix socket can have, bytes.
+const SOCKET_PATH_BYTES_MAX: usize = 100;
+/// Where ports for internal listeners are looked for: below the range that outgoing connections are given.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// Share of the free space that the targets may fill together.
+const CAPACITY_SHARE: f64 = 0.9;
+
+/// What to create.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// Where S3 is served (the first gateway; the others on the ports after it).
+    pub s3: SocketAddr,
+    /// Number of nodes, when a cluster is created (14 when `None`).
+    pub nodes: Option<u32>,
+    /// Number of gateways.
+    pub gateways: u16,
+    /// The region, when a cluster is created.
+    pub region: Option<String>,
+    /// `shm` or `tcp`.
+    pub fabric: String,
+    /// The root user's keys, when a cluster is created.
+    pub credentials: Option<Credentials>,
+    /// Size of a segment file.
+    pub segment: ByteSize,
+}
+
+/// What stays the same for the life of a cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// 1.
+    pub format: u32,
+    /// The cluster's id, 32 hexadecimal digits.
+    pub cluster: String,
+    /// The region that clients sign for.
+    pub region: String,
+    /// Number of nodes.
+    pub nodes: u32,
+    /// Where the metadata replicas listen.
+    pub metadata: Vec<SocketAddr>,
+    /// What each node may fill.
+    pub node_capacity: ByteSize,
+}
+
+/// A cluster's folder, locked for this process.
+pub struct Layout {
+    /// The folder.
+    pub root: PathBuf,
+    /// What stays.
+    pub plan: Plan,
+    /// The root user's keys.
+    pub credentials: Credentials,
+    wishes: Wishes,
+    _lock: File,
+}
+
+impl Layout {
+    /// Finds the cluster in `root`, or creates one there; writes the configuration of every process.
+    pub fn open_or_create(root: &Path, wishes: Wishes) -> Result<Self> {
+        fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
+        let root = root.canonicalize()?;
+        let lock = lock(&root)?;
+        let plan_file = root.join("cluster.toml");
+        let plan = if plan_file.exists() {
+            let plan: Plan = config::read(&plan_file)?;
+            check_wishes(&plan, &wishes, &root)?;
+            plan
+        } else {
+            found(&root, &wishes)?
+        };
+        let credentials = config::read(&root.join("credentials"))?;
+        let layout = Self { root, plan, credentials, wishes, _lock: lock };
+        layout.write_configurations()?;
+        Ok(layout)
+    }
+
+    /// Names of all metadata replicas, in order.
+    pub fn metas(&self) -> Vec<String> {
+        (1..=self.plan.metadata.len()).map(|number| format!("meta-{number}")).collect()
+    }
+    /// Names of all nodes, in order.
+    pub fn nodes(&self) -> Vec<String> {
+        (1..=self.plan.nodes).map(|number| format!("node-{number:02}")).collect()
+    }
+    /// Names of all gateways, in order.
+    pub fn gateways(&self) -> Vec<String> {
+        (1..=self.wishes.gateways).map(|number| format!("gateway-{number}")).collect()
+    }
+    /// The S3 addresses, in the order of the gateways.
+    pub fn s3_addresses(&self) -> Vec<SocketAddr> {
+        let first = self.wishes.s3;
+        (0..self.wishes.gateways)
+            .map(|offset| SocketAddr::new(first.ip(), first.port().saturating_add(offset)))
+            .collect()
+    }
+    /// The configuration file of a process.
+    pub fn config_file(&self, process: &str) -> PathBuf {
+        self.root.join(process).join("config.toml")
+    }
+    /// The log file of a process.
+    pub fn log_file(&self, process: &str) -> PathBuf {
+        self.root.join("logs").join(format!("{process}.log"))
+    }
+    /// How processes find the cluster.
+    pub fn cluster_section(&self) -> ClusterSection {
+        cluster_section(&self.root, &self.plan)
+    }
+
+    fn write_configurations(&self) -> Result<()> {
+        let sockets = socket_folder(&self.root, &self.plan)?;
+        fs::create_dir_all(self.root.join("logs"))?;
+        for (number, name) in (1u64..).zip(self.metas()) {
+            self.write(&name, &self.meta_file(number))?;
+        }
+        for (number, name) in (1u32..).zip(self.nodes()) {
+            self.write(&name, &self.node_file(number, &sockets)?)?;
+        }
+        for (address, name) in self.s3_addresses().into_iter().zip(self.gateways()) {
+            self.write(&name, &self.gateway_file(address))?;
+        }
+        Ok(())
+    }
+
+    fn write<T: Serialize>(&self, process: &str, file: &T) -> Result<()> {
+        fs::create_dir_all(self.root.join(process))?;
+        config::write_private(&self.config_file(process), file)
+    }
+
+    fn meta_file(&self, number: u64) -> MetaFile {
+        let addresses = (1u64..).zip(self.plan.metadata.iter().copied());
+        let peers: BTreeMap<u64, SocketAddr> = addresses.collect();
+        MetaFile {
+            cluster: self.cluster_section(),
+            id: number,
+            listen: peers.get(&number).copied().unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            peers: peers.into_iter().map(|(number, address)| (number.to_string(), address)).collect(),
+            folder: self.root.join(format!("meta-{number}")).join("data"),
+            index_groups: 2,
+            bootstrap: number == 1,
+            node_down_after_ms: tenfour_types::limits::NODE_DOWN_AFTER_MS,
+            credentials_file: Some(self.root.join("credentials")),
+        }
+    }
+
+    fn node_file(&self, number: u32, sockets: &Path) -> Result<NodeFile> {
+        let endpoint = match self.wishes.fabric.as_str() {
+            "shm" => format!("shm:{}", sockets.join(format!("node-{number:02}.sock")).display()),
+            "tcp" => format!("tcp:{}", SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?))),
+            other => bail!("--fabric {other}: this build knows shm and tcp"),
+        };
+        Ok(NodeFile {
+            cluster: self.cluster_section(),
+            id: number,
+            rack: "rack-1".to_owned(),
+            listen: vec![endpoint],
+            targets: vec![TargetSection {
+                id: number,
+                folder: self.root.join(format!("node-{number:02}")).join("target"),
+                capacity: self.plan.node_capacity,
+            }],
+            staging: ByteSize::mib(96),
+            segment: self.wishes.segment,
+        })
+    }
+
+    fn gateway_file(&self, listen: SocketAddr) -> GatewayFile {
+        GatewayFile {
+            cluster: self.cluster_section(),
+            listen,
+            region: self.plan.region.clone(),
+            domain: None,
+            fabric: self.wishes.fabric.clone(),
+            pool: ByteSize::mib(256),
+            codec: "auto".to_owned(),
+            node_down_after_ms: tenfour_types::limits::NODE_DOWN_AFTER_MS,
+            sigv2: "presigned".to_owned(),
+        }
+    }
+}
+
+/// How to reach the cluster whose folder this is, also while another process runs it.
+pub fn cluster_section_of(root: &Path) -> Result<ClusterSection> {
+    let plan_file = root.join("cluster.toml");
+    if !plan_file.exists() {
+        bail!(
+            "{} holds no cluster (no cluster.toml); name its folder with --data, or start one with `tenfour up`",
+            root.display()
+        );
+    }
+    Ok(cluster_section(&root.canonicalize()?, &config::read(&plan_file)?))
+}
+
+fn cluster_section(root: &Path, plan: &Plan) -> ClusterSection {
+    ClusterSection {
+        id: plan.cluster.clone(),
+        key_file: root.join("cluster.key"),
+        metadata: plan.metadata.clone(),
+    }
+}
+
+fn lock(root: &Path) -> Result<File> {
+    let path = root.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+    if file.try_lock().is_err() {
+        bail!(
+            "a cluster is running in {} already; stop it first, or name another folder with --data",
+            root.display()
+        );
+    }
+    Ok(file)
+}
+
+fn check_wishes(plan: &Plan, wishes: &Wishes, root: &Path) -> Result<()> {
+    let shown = root.display();
+    if plan.format != 1 {
+        bail!("{shown}: format {} was written by a newer tenfour; use that one", plan.format);
+    }
+    if let Some(nodes) = wishes.nodes.filter(|nodes| *nodes != plan.nodes) {
+        bail!(
+            "{shown} holds a cluster of {} nodes; leave out --nodes {nodes}, or name another folder with --data",
+            plan.nodes
+        );
+    }
+    if let Some(region) = wishes.region.as_ref().filter(|region| **region != plan.region) {
+        bail!(
+            "{shown} holds a cluster of region {}; leave out --region {region}, or name another folder with --data",
+            plan.region
+        );
+    }
+    let credentials: Credentials = config::read(&root.join("credentials"))?;
+    if wishes.credentials.as_ref().is_some_and(|wished| {
+        wished.access_key != credentials.access_key || wished.secret_key != credentials.secret_key
+    }) {
+        bail!(
+            "{shown} holds a cluster with other root credentials than TENFOUR_ACCESS_KEY and TENFOUR_SECRET_KEY; \
+             unset them, or name another folder with --data"
+        );
+    }
+    Ok(())
+}
+
+/// Creates a cluster: the plan is written last, so that what a crash leaves behind is created anew.
+fn found(root: &Path, wishes: &Wishes) -> Result<Plan> {
+    let strangers: Vec<String> = fs::read_dir(root)?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| {
+            !matches!(
+                name.as_str(),
+                "lock" | "cluster.key" | "credentials" | "cluster.new" | "credentials.new"
+            )
+        })
+        .take(3)
+        .collect();
+    if !strangers.is_empty() {
+        bail!(
+            "{} is not empty ({}, …) and holds no cluster; name a new folder with --data",
+            root.display(),
+            strangers.join(", ")
+        );
+    }
+    let nodes = wishes.nodes.unwrap_or(14);
+    if !(1..=64).contains(&nodes) {
+        bail!("--nodes {nodes}: between 1 and 64 node processes can share one machine");
+    }
+    let mut random = rand::rng();
+    let credentials = wishes.credentials.clone().unwrap_or_else(|| Credentials {
+        access_key: format!("TF{}", random_text(&mut random, b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 18)),
+        secret_key: random_text(
+            &mut random,
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+            40,
+        ),
+    });
+    config::write_private(&root.join("credentials"), &credentials)?;
+    config::write_private_text(
+        &root.join("cluster.key"),
+        &format!("{}\n", hex::encode(random.random::<[u8; 32]>())),
+    )?;
+    let metadata = (0..METADATA_REPLICAS)
+        .map(|_| Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?))))
+        .collect::<Result<Vec<_>>>()?;
+    let plan = Plan {
+        format: 1,
+        cluster: hex::encode(random.random::<[u8; 16]>()),
+        region: wishes.region.clone().unwrap_or_else(|| "us-east-1".to_owned()),
+        nodes,
+        metadata,
+        node_capacity: node_capacity(root, nodes)?,
+    };
+    config::write_private(&root.join("cluster.toml"), &plan)?;
+    Ok(plan)
+}
+
+fn node_capacity(root: &Path, nodes: u32) -> Result<ByteSize> {
+    let free = free_bytes(root)?;
+    let share = (free as f64 * CAPACITY_SHARE / f64::from(nodes)) as u64;
+    if share < 128 << 20 {
+        bail!(
+            "{} has {} free: too little for {nodes} nodes (128MiB each at least); free some space or name another folder with --data",
+            root.display(),
+            ByteSize(free)
+        );
+    }
+    Ok(ByteSize(share >> 20 << 20))
+}
+
+/// Free bytes of the file system that holds `path`.
+pub fn free_bytes(path: &Path) -> Result<u64> {
+    let status = rustix::fs::statvfs(path)?;
+    Ok(status.f_bavail.saturating_mul(status.f_frsize))
+}
+
+fn random_text(random: &mut impl RngExt, alphabet: &[u8], length: usize) -> String {
+    (0..length)
+        .filter_map(|_| alphabet.get(random.random_range(0..alphabet.len())).map(|byte| char::from(*byte)))
+        .collect()
+}
+
+fn free_port() -> Result<u16> {
+    let mut random = rand::rng();
+    (0..200)
+        .map(|_| random.random_range(PORTS))
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .context("no free TCP port on 127.0.0.1 between 20000 and 32000")
+}
+
+/// Where the fabric's sockets lie: in the cluster's folder, or under the system's temporary folder when its path is too long.
+fn socket_folder(root: &Path, plan: &Plan) -> Result<PathBuf> {
+    let inside = root.join("run");
+    let folder = if inside.join("node-00.sock").as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+        inside
+    } else {
+        std::env::temp_dir().join(format!("tenfour-{}", plan.cluster))
+    };
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(&folder, private)?;
+    Ok(folder)
+}

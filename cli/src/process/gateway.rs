@@ -1,0 +1,68 @@
+//! `tenfour gateway`: S3 over HTTP for clients, the fabric towards the nodes.
+
+use super::{ProcessArguments, announce_ready, asked_to_end};
+use crate::config::{self, GatewayFile};
+use anyhow::{Context, Result, bail};
+use std::sync::Arc;
+use std::time::Duration;
+use tenfour_erasure::Codec;
+use tenfour_gateway::http::HttpConfig;
+use tenfour_gateway::{Gateway, GatewayConfig};
+use tenfour_rdma::Provider;
+
+/// Serves until it is asked to end.
+pub async fn run(arguments: ProcessArguments) -> Result<()> {
+    let file: GatewayFile = config::read(&arguments.config)?;
+    let gateway = Gateway::start(gateway_config(&file)?).await.context("the gateway cannot start")?;
+    let listener = tenfour_gateway::http::bind(http_config(&file)?).await?;
+    announce_ready();
+    let ending = async {
+        let _ = asked_to_end(arguments.end_with_stdin).await;
+    };
+    let served = listener.serve(gateway.clone(), ending).await;
+    gateway.shutdown().await;
+    served.context("S3 is no longer served")
+}
+
+fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {
+    Ok(GatewayConfig {
+        pool_bytes: file.pool.as_usize(),
+        codec: codec(&file.codec)?,
+        provider: provider(&file.fabric)?,
+        node_down_after: Duration::from_millis(file.node_down_after_ms),
+        ..GatewayConfig::new(
+            file.cluster.cluster_id()?,
+            file.cluster.cluster_key()?,
+            file.cluster.metadata.clone(),
+        )
+    })
+}
+
+fn http_config(file: &GatewayFile) -> Result<HttpConfig> {
+    let mut config = HttpConfig::new(file.listen, &file.region);
+    config.domain.clone_from(&file.domain);
+    config.sigv2 = match file.sigv2.parse() {
+        Ok(sigv2) => sigv2,
+        Err(_) => bail!("sigv2 = {:?}: it is off, presigned or on", file.sigv2),
+    };
+    Ok(config)
+}
+
+/// The provider of that name.
+pub fn provider(name: &str) -> Result<Provider> {
+    match name {
+        "shm" => Ok(Provider::Shm),
+        "tcp" => Ok(Provider::Tcp),
+        other => bail!("fabric = {other:?}: this build knows shm and tcp"),
+    }
+}
+
+fn codec(name: &str) -> Result<Arc<dyn Codec>> {
+    if name == "auto" {
+        return Ok(tenfour_erasure::best());
+    }
+    tenfour_erasure::by_name(name).with_context(|| {
+        let names: Vec<_> = tenfour_erasure::all().iter().map(|codec| codec.name()).collect();
+        format!("codec = {name:?}: this machine can run auto, {}", names.join(", "))
+    })
+}

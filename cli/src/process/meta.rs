@@ -1,0 +1,52 @@
+//! `tenfour meta`: one replica of the metadata service.
+
+use super::{ProcessArguments, announce_ready, asked_to_end};
+use crate::config::{self, Credentials, MetaFile};
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tenfour_metadata::api::User;
+use tenfour_metadata::{MetadataServer, MetadataServerConfig, RaftTiming};
+
+/// Runs the replica until it is asked to end, or until its Raft core or store died.
+pub async fn run(arguments: ProcessArguments) -> Result<()> {
+    let file: MetaFile = config::read(&arguments.config)?;
+    let server =
+        MetadataServer::start(server_config(&file)?).await.context("the metadata replica cannot start")?;
+    announce_ready();
+    let fatal = tokio::select! {
+        asked = asked_to_end(arguments.end_with_stdin) => { asked?; None }
+        reason = server.fatal() => Some(reason),
+    };
+    server.shutdown().await;
+    fatal.map_or(Ok(()), |reason| bail!("the replica must be started again: {reason}"))
+}
+
+fn server_config(file: &MetaFile) -> Result<MetadataServerConfig> {
+    let number = |(number, address): (&String, _)| {
+        let number =
+            number.parse::<u64>().with_context(|| format!("peers: {number:?} is not a replica's number"))?;
+        Ok((number, *address))
+    };
+    let root_user =
+        file.credentials_file.as_ref().map(|path| config::read::<Credentials>(path)).transpose()?;
+    Ok(MetadataServerConfig {
+        id: file.id,
+        cluster: file.cluster.cluster_id()?,
+        cluster_key: file.cluster.cluster_key()?,
+        listen: file.listen,
+        peers: file.peers.iter().map(number).collect::<Result<BTreeMap<_, _>>>()?,
+        folder: file.folder.clone(),
+        index_groups: file.index_groups,
+        bootstrap: file.bootstrap,
+        root_user: root_user.map(|keys| User {
+            access_key: keys.access_key,
+            secret_key: keys.secret_key,
+            display_name: "root".to_owned(),
+            enabled: true,
+            root: true,
+        }),
+        node_down_after: Duration::from_millis(file.node_down_after_ms),
+        timing: RaftTiming::default(),
+    })
+}

@@ -1,0 +1,83 @@
+//! `tenfour node`: a storage server: its targets, its place in the map, its heartbeat.
+
+use super::{ProcessArguments, announce_ready, asked_to_end};
+use crate::cluster;
+use crate::config::{self, NodeFile, TargetSection};
+use anyhow::{Context, Result, bail};
+use std::time::Duration;
+use tenfour_metadata::Metadata;
+use tenfour_metadata::api::ClusterCommand;
+use tenfour_metadata::api::cluster::Heartbeat;
+use tenfour_node::{Node, NodeConfig, TargetConfig};
+use tenfour_placement::ClusterMap;
+use tenfour_types::limits::NODE_HEARTBEAT_MS;
+use tenfour_types::{NodeId, TargetId};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// Runs the node until it is asked to end.
+pub async fn run(arguments: ProcessArguments) -> Result<()> {
+    let file: NodeFile = config::read(&arguments.config)?;
+    let metadata = cluster::connect(&file.cluster).await?;
+    let map = metadata.refresh_map().await?;
+    let node = Node::start(node_config(&file, &map)?).await.context("the node cannot start")?;
+    register(&metadata, &file).await?;
+    announce_ready();
+    tokio::select! {
+        asked = asked_to_end(arguments.end_with_stdin) => asked?,
+        () = beat(&metadata, &node, NodeId(file.id)) => {}
+    }
+    node.shutdown().await;
+    Ok(())
+}
+
+/// The metadata service, not the disk, says whether a target is new: an empty folder is never taken for one that it knows.
+fn node_config(file: &NodeFile, map: &ClusterMap) -> Result<NodeConfig> {
+    let target = |section: &TargetSection| TargetConfig {
+        id: TargetId(section.id),
+        folder: section.folder.clone(),
+        capacity_bytes: section.capacity.0,
+        create: !map.targets.contains_key(&TargetId(section.id)),
+    };
+    if file.targets.is_empty() {
+        bail!("the node has no [[target]]");
+    }
+    Ok(NodeConfig {
+        fabric: file
+            .listen
+            .iter()
+            .map(|endpoint| endpoint.parse())
+            .collect::<Result<_, _>>()
+            .context("listen")?,
+        targets: file.targets.iter().map(target).collect(),
+        staging_bytes: file.staging.as_usize(),
+        segment_bytes: file.segment.0,
+        ..NodeConfig::new(file.cluster.cluster_id()?, file.cluster.cluster_key()?, NodeId(file.id))
+    })
+}
+
+async fn register(metadata: &Metadata, file: &NodeFile) -> Result<()> {
+    let weight = |section: &TargetSection| (section.capacity.0 >> 30).clamp(1, u64::from(u32::MAX)) as u32;
+    let command = ClusterCommand::RegisterNode {
+        node: NodeId(file.id),
+        endpoints: file.listen.clone(),
+        rack: file.rack.clone(),
+        targets: file.targets.iter().map(|section| (TargetId(section.id), weight(section))).collect(),
+    };
+    match metadata.cluster(command).await.context("the node cannot be registered")? {
+        Ok(_) => Ok(()),
+        Err(refusal) => bail!("the cluster refuses this node: {refusal}"),
+    }
+}
+
+/// Heartbeats for ever; a metadata service that does not answer is no reason to stop serving shards.
+async fn beat(metadata: &Metadata, node: &Node, id: NodeId) {
+    let mut ticks = interval(Duration::from_millis(NODE_HEARTBEAT_MS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let heartbeat = Heartbeat { node: id, epoch: metadata.map().epoch, poisoned: node.poisoned() };
+        if let Err(error) = metadata.heartbeat(heartbeat).await {
+            tracing::warn!(%error, "heartbeat not delivered");
+        }
+    }
+}
