@@ -165,8 +165,8 @@ mod tests {
             let data: Vec<[u8; 1]> = (0..DATA_SHARDS).map(|shard| [u8::from(shard == column)]).collect();
             let mut parity = vec![[0_u8; 1]; PARITY_SHARDS];
             code.encode_sep(&data, &mut parity).unwrap();
-            for row in 0..PARITY_SHARDS {
-                assert_eq!(parity[row][0], PARITY_MATRIX[row][column]);
+            for (row, [product]) in PARITY_MATRIX.iter().zip(parity) {
+                assert_eq!(row[column], product);
             }
         }
     }

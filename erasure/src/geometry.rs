@@ -26,6 +26,7 @@ const _: () = assert!(TOTAL_SHARDS * STAGGER_BYTES <= RECORD_ALIGN_BYTES);
 
 /// The shape of one stripe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StripeGeometry {
     /// Object bytes in the stripe, 1 to `STRIPE_DATA_BYTES_MAX`.
     pub data_bytes: usize,
@@ -136,6 +137,7 @@ pub fn whole_blocks(range: Range<usize>, shard_bytes: usize) -> Range<usize> {
 ///
 /// A record is what a node stores ([`tenfour_types::record`]). In a buffer that begins on a multiple of 64, every payload does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Layout {
     /// Where each shard's payload begins, bytes from the buffer's start.
     pub payload_offset: [usize; TOTAL_SHARDS],

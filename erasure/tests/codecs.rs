@@ -1,4 +1,5 @@
 //! Every codec of this machine against `reed-solomon-erasure` itself: all loss patterns, odd lengths, odd alignments.
+#![allow(clippy::unwrap_used)] // The helpers of tests are tests too.
 
 use proptest::prelude::*;
 use rand::rngs::StdRng;
@@ -235,7 +236,7 @@ proptest! {
 #[test]
 fn each_error_by_its_name() {
     let good = stripe(128, 1);
-    let mut output = vec![0; 128];
+    let mut output = [0; 128];
     for codec in all() {
         let mut parity = [[0; 128]; 4];
         let mut encode =

@@ -6,6 +6,7 @@
 //! Invariant: a kernel looks at the lengths of all slices that it gets before it turns the first one into a pointer.
 #![allow(unsafe_code)]
 
+mod dispatch;
 mod generic;
 mod scalar;
 #[cfg(target_arch = "x86_64")]

@@ -3,7 +3,8 @@
 //! A product with a constant is the sum of the doublings that the constant's bits select; for the constants of the
 //! ten-multiplication form the compiler removes what is not selected.
 
-use crate::kernel::generic::{Vector, by_rows, kernel};
+use crate::kernel::dispatch::{by_rows, kernel};
+use crate::kernel::generic::Vector;
 
 /// The portable kernel.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,8 @@ use std::arch::x86_64::{
 };
 
 use crate::field::NIBBLE_TABLES;
-use crate::kernel::generic::{Vector, by_rows, kernel};
+use crate::kernel::dispatch::{by_rows, kernel};
+use crate::kernel::generic::Vector;
 
 /// Exists only where AVX2 does.
 #[derive(Debug)]

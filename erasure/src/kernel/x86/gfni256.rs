@@ -6,7 +6,8 @@ use std::arch::x86_64::{
 };
 
 use crate::field::BIT_MATRICES;
-use crate::kernel::generic::{Vector, by_rows, kernel};
+use crate::kernel::dispatch::{by_rows, kernel};
+use crate::kernel::generic::Vector;
 
 /// Exists only where AVX2 and GFNI do.
 #[derive(Debug)]

@@ -6,7 +6,8 @@ use std::arch::x86_64::{
 };
 
 use crate::field::BIT_MATRICES;
-use crate::kernel::generic::{Constants, Vector, by_rows, common_length, kernel, load_all, parity_of};
+use crate::kernel::dispatch::{by_rows, common_length, kernel};
+use crate::kernel::generic::{Constants, Vector, load_all, parity_of};
 use crate::kernel::x86::crc512::{end_moves, fold, line_moves, remainder, seed};
 
 /// Exists only where AVX-512 (F, BW) and GFNI do.
@@ -150,3 +151,30 @@ kernel!(
         }
     }
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checksum::crc64;
+    use crate::kernel::Kernel;
+
+    #[test]
+    fn folded_sums_are_those_of_a_second_pass() {
+        let Some(Gfni512 { carryless }) = Gfni512::detect() else { return };
+        for lines in [0, 1, 2, 3, 61, 256] {
+            let data: [Vec<u8>; 10] = std::array::from_fn(|shard| {
+                (0..lines * 64)
+                    .map(|i| ((i + 7).wrapping_mul(shard + 3).wrapping_mul(2_654_435_761) >> 9) as u8)
+                    .collect()
+            });
+            let data = data.each_ref().map(|shard| &shard[..]);
+            for carryless in [false, carryless] {
+                let mut parity: [Vec<u8>; 4] = std::array::from_fn(|_| vec![0; lines * 64]);
+                let outputs = parity.each_mut().map(|shard| &mut shard[..]);
+                let sums = Gfni512 { carryless }.encode_and_sum(&data, outputs, true);
+                let shards = data.into_iter().chain(parity.iter().map(|shard| &shard[..]));
+                assert!(shards.map(crc64).eq(sums), "{lines} lines, carryless {carryless}");
+            }
+        }
+    }
+}
