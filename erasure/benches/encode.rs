@@ -1,5 +1,8 @@
 //! Our kernels beside `reed-solomon-erasure`, interleaved in one process on the same buffers: GB/s of data and ratios.
 //!
+//! The rebuild figures of `reed-solomon-erasure` hold the copies of the present shards that its interface asks for: they say
+//! what using it costs, not what its arithmetic does.
+//!
 //! Run with `cargo bench -p tenfour-erasure`. Trust the ratios more than the values: the machine may be busy with other work,
 //! which is why every contender is timed in every round and the median is shown.
 

@@ -164,7 +164,7 @@ mod tests {
         for lines in [0, 1, 2, 3, 61, 256] {
             let data: [Vec<u8>; 10] = std::array::from_fn(|shard| {
                 (0..lines * 64)
-                    .map(|i| ((i + 7).wrapping_mul(shard + 3).wrapping_mul(2_654_435_761) >> 9) as u8)
+                    .map(|i| ((i + 7_usize).wrapping_mul(shard + 3).wrapping_mul(2_654_435_761) >> 9) as u8)
                     .collect()
             });
             let data = data.each_ref().map(|shard| &shard[..]);
