@@ -1,6 +1,6 @@
-//! Rules of the house that a machine can check in the text of every Rust file.
+//! Rules of the house that a machine can check in the text of every Rust file, and of every document.
 //!
-//! It is a textual check: it strips comments and literals and looks at words, and it does not expand macros. What clippy can
+//! It is a textual check: in Rust it strips comments and literals and looks at words, and it does not expand macros. What clippy can
 //! say (`unwrap`, undocumented `unsafe` blocks, `todo!`) is clippy's business.
 
 use std::fs;
@@ -26,8 +26,8 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Every Rust file of the workspace: its path from the root, and its text.
-fn files() -> Vec<(String, String)> {
+/// Every file of the workspace with this ending: its path from the root, and its text.
+fn files(ending: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![root()];
     while let Some(folder) = folders.pop() {
@@ -41,7 +41,7 @@ fn files() -> Vec<(String, String)> {
                 && !name.starts_with("tenfour-data")
             {
                 folders.push(entry);
-            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            } else if entry.extension().is_some_and(|extension| extension == ending) {
                 let path = entry.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
                 found.push((path, fs::read_to_string(&entry).expect("a readable file")));
             }
@@ -160,9 +160,40 @@ fn faults(path: &str, text: &str) -> Vec<String> {
     found
 }
 
+/// The paths that a document names: targets of relative links, from the document's folder, and `quoted/paths` that begin
+/// with a folder of the workspace, from the root.
+fn named_paths(document: &str, text: &str) -> Vec<PathBuf> {
+    let folder = root().join(document).parent().map(Path::to_path_buf).unwrap_or_default();
+    let links = text.split("](").skip(1).filter_map(|tail| tail.split([')', '#', ' ']).next());
+    let links = links.filter(|link| !link.is_empty() && !link.contains(':')).map(|link| folder.join(link));
+    let is_path = |quoted: &&str| {
+        quoted.chars().all(|next| next.is_ascii_alphanumeric() || "/_-.".contains(next))
+            && quoted
+                .split_once('/')
+                .is_some_and(|(first, _)| root().join(first).join("Cargo.toml").is_file())
+    };
+    let quoted = text.split('`').skip(1).step_by(2).filter(is_path).map(|path| root().join(path));
+    links.chain(quoted).collect()
+}
+
+#[test]
+fn what_the_documents_name_exists() {
+    let mut missing = Vec::new();
+    for (document, text) in files("md") {
+        let lost = named_paths(&document, &text).into_iter().filter(|path| !path.exists());
+        missing.extend(lost.map(|path| format!("{document} names {}", path.display())));
+    }
+    assert!(missing.is_empty(), "\n  {}", missing.join("\n  "));
+    assert_eq!(
+        named_paths("docs/A.md", "see [it](../gone.md#top) and `types/src/gone.rs`, not `a/b` or `u32`")
+            .len(),
+        2
+    );
+}
+
 #[test]
 fn every_file_keeps_the_rules_of_the_house() {
-    let files = files();
+    let files = files("rs");
     assert!(files.iter().any(|(path, _)| path == "types/src/ids.rs"), "the files were found");
     let mut found: Vec<String> = files.iter().flat_map(|(path, text)| faults(path, text)).collect();
     for (listed, _) in LONGER_FILES {
