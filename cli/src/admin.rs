@@ -22,6 +22,14 @@ pub enum AdminCommand {
     /// Users: each has one access key and owns the buckets that it creates.
     #[command(subcommand)]
     User(UserCommand),
+    /// Lay the placement groups over the nodes that have registered: once, when a new cluster of machines is complete.
+    LayGroups {
+        #[command(flatten)]
+        which: Which,
+        /// How many [default: by the number of targets].
+        #[arg(long)]
+        count: Option<u32>,
+    },
     /// Ask the nodes to read and verify every shard of every stripe; exit status 1 when one is missing or damaged.
     Verify {
         #[command(flatten)]
@@ -80,6 +88,18 @@ pub enum UserCommand {
 pub async fn run(command: AdminCommand) -> Result<()> {
     match command {
         AdminCommand::User(command) => user(command).await,
+        AdminCommand::LayGroups { which, count } => {
+            let metadata = connect(&which.section()?).await?;
+            change(&metadata, ClusterCommand::BuildGroups { count }).await?;
+            let map = metadata.refresh_map().await?;
+            println!(
+                "{} placement groups over {} targets of {} nodes",
+                map.groups.len(),
+                map.targets.len(),
+                map.nodes.len()
+            );
+            Ok(())
+        }
         AdminCommand::Verify { which, fabric } => verify(&which.section()?, &fabric).await,
     }
 }

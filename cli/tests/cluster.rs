@@ -10,7 +10,8 @@ use tenfour_client::{ClientError, Pattern};
 #[test]
 fn the_demo_in_small() {
     let _place = Place::new();
-    let output = Command::new(program()).args(["demo", "--small", "--seed", "104"]).output().expect("the demo");
+    let output =
+        Command::new(program()).args(["demo", "--small", "--seed", "104"]).output().expect("the demo");
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(told.contains("4 of 14 nodes killed") && !told.contains('✘'), "{told}");
@@ -19,8 +20,9 @@ fn the_demo_in_small() {
 #[test]
 fn everything_is_there_after_a_restart() {
     let place = Place::new();
-    let objects: Vec<(String, Pattern)> =
-        [0, 1, 3904, 3905, 100_000, 10 << 20, (10 << 20) + 1, 25 << 20].map(|len| (format!("object-{len}"), Pattern::new(len, len))).to_vec();
+    let objects: Vec<(String, Pattern)> = [0, 1, 3904, 3905, 100_000, 10 << 20, (10 << 20) + 1, 25 << 20]
+        .map(|len| (format!("object-{len}"), Pattern::new(len, len)))
+        .to_vec();
     let up = Up::start(&place, 1, &[]);
     block_on(async {
         let client = up.client(0, "kept");
@@ -43,7 +45,9 @@ fn everything_is_there_after_a_restart() {
             client.get_compare(key, pattern).await.expect(key);
         }
         client.get_compare("replaced", &Pattern::new(2, 2000)).await.expect("the second version");
-        assert!(matches!(client.get_bytes("deleted", None).await, Err(ClientError::Status { status, .. }) if status == 404));
+        assert!(
+            matches!(client.get_bytes("deleted", None).await, Err(ClientError::Status { status, .. }) if status == 404)
+        );
         assert_eq!(client.list("", None, None).await.expect("list").objects.len(), objects.len() + 1);
     });
 }
@@ -78,7 +82,11 @@ fn unmodified_s3_clients() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gateway/tests/s3_clients.py");
     let keys = &up.credentials;
     let endpoint = &up.endpoints[0];
-    let checked = Command::new(python).arg(script).args([endpoint, &keys.access_key, &keys.secret_key]).output().expect("boto3");
+    let checked = Command::new(python)
+        .arg(script)
+        .args([endpoint, &keys.access_key, &keys.secret_key])
+        .output()
+        .expect("boto3");
     succeeded(&checked);
 
     let files = place.path().join("files");
@@ -107,7 +115,13 @@ fn unmodified_s3_clients() {
     s3(&["sync", "files", "s3://work/files"]);
     assert_eq!(s3(&["ls", "--recursive", "s3://work/files/"]).lines().count(), 60);
     s3(&["sync", "s3://work/files", "again"]);
-    succeeded(&Command::new("diff").args(["-r", "files", "again"]).current_dir(place.path()).output().expect("diff"));
+    succeeded(
+        &Command::new("diff")
+            .args(["-r", "files", "again"])
+            .current_dir(place.path())
+            .output()
+            .expect("diff"),
+    );
     s3(&["rm", "--recursive", "s3://work/files/"]);
     assert_eq!(s3(&["ls", "--recursive", "s3://work/"]).lines().count(), 1);
     s3(&["rb", "--force", "s3://work"]);
@@ -121,11 +135,16 @@ fn a_second_cluster_in_the_same_folder_or_on_the_same_port_is_refused() {
     assert!(refused.contains("is running in"), "{refused}");
     let port = up.endpoints[0].trim_start_matches("http://");
     let other = place.path().join("other");
-    let output = Command::new(program()).args(["up", "--s3", port, "--data"]).arg(&other).output().expect("up");
+    let output =
+        Command::new(program()).args(["up", "--s3", port, "--data"]).arg(&other).output().expect("up");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && told.contains("--s3"), "{told}");
     up.stop();
-    let output = Command::new(program()).args(["up", "--nodes", "5", "--data"]).arg(place.path().join("data")).output().expect("up");
+    let output = Command::new(program())
+        .args(["up", "--nodes", "5", "--data"])
+        .arg(place.path().join("data"))
+        .output()
+        .expect("up");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && told.contains("3 nodes"), "{told}");
 }
@@ -135,7 +154,13 @@ fn users_own_their_buckets() {
     let place = Place::new();
     let up = Up::start(&place, 2, &["--nodes", "3"]);
     let admin = |arguments: &[&str]| {
-        let output = Command::new(program()).arg("admin").args(arguments).arg("--data").arg(&up.folder).output().expect("admin");
+        let output = Command::new(program())
+            .arg("admin")
+            .args(arguments)
+            .arg("--data")
+            .arg(&up.folder)
+            .output()
+            .expect("admin");
         succeeded(&output);
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
@@ -144,22 +169,38 @@ fn users_own_their_buckets() {
     }
     block_on(async {
         let client = |gateway: usize, user: &str, secret: &str| {
-            tenfour_client::S3::new(&up.endpoints[gateway], "us-east-1", "alices", user, secret).expect("client")
+            tenfour_client::S3::new(&up.endpoints[gateway], "us-east-1", "alices", user, secret)
+                .expect("client")
         };
         let denied = |result: Result<_, ClientError>| matches!(result, Err(ClientError::Status { status, .. }) if status == 403);
         let alice = client(0, "alice", "a-secret-of-sixteen");
         alice.create_bucket().await.expect("her bucket");
         alice.put("key", Pattern::new(1, 10)).await.expect("her object");
-        assert!(denied(client(1, "bobby", "a-secret-of-sixteen").get_bytes("key", None).await), "another user");
-        assert!(denied(client(1, "alice", "a-secret-of-sixteeN").get_bytes("key", None).await), "a wrong secret");
-        assert!(denied(client(1, "nobody", "a-secret-of-sixteen").get_bytes("key", None).await), "an unknown user");
+        assert!(
+            denied(client(1, "bobby", "a-secret-of-sixteen").get_bytes("key", None).await),
+            "another user"
+        );
+        assert!(
+            denied(client(1, "alice", "a-secret-of-sixteeN").get_bytes("key", None).await),
+            "a wrong secret"
+        );
+        assert!(
+            denied(client(1, "nobody", "a-secret-of-sixteen").get_bytes("key", None).await),
+            "an unknown user"
+        );
         up.client(1, "alices").get_compare("key", &Pattern::new(1, 10)).await.expect("root");
         admin(&["user", "disable", "alice"]);
         for gateway in 0..2 {
-            assert!(denied(client(gateway, "alice", "a-secret-of-sixteen").get_bytes("key", None).await), "disabled");
+            assert!(
+                denied(client(gateway, "alice", "a-secret-of-sixteen").get_bytes("key", None).await),
+                "disabled"
+            );
         }
         admin(&["user", "enable", "alice"]);
-        client(1, "alice", "a-secret-of-sixteen").get_compare("key", &Pattern::new(1, 10)).await.expect("enabled again");
+        client(1, "alice", "a-secret-of-sixteen")
+            .get_compare("key", &Pattern::new(1, 10))
+            .await
+            .expect("enabled again");
     });
 }
 

@@ -1,5 +1,6 @@
 //! `tenfour bench`: measured, never asserted.
 
+mod encode;
 mod list;
 mod processes;
 mod s3;
@@ -12,6 +13,8 @@ use tenfour_client::S3;
 pub enum BenchCommand {
     /// Load any S3 endpoint in a closed loop: PUT and GET, contents verified.
     S3(s3::S3Arguments),
+    /// Every encoder that this machine can run, beside reed-solomon-erasure.
+    Encode(encode::EncodeArguments),
     /// List many keys under few common prefixes: the time must not grow with the keys skipped.
     List(list::ListArguments),
 }
@@ -20,6 +23,7 @@ pub enum BenchCommand {
 pub async fn run(command: BenchCommand) -> Result<()> {
     match command {
         BenchCommand::S3(arguments) => s3::run(arguments).await,
+        BenchCommand::Encode(arguments) => encode::run(&arguments),
         BenchCommand::List(arguments) => list::run(arguments).await,
     }
 }

@@ -50,11 +50,17 @@ impl Place {
 impl Up {
     /// Starts a cluster in `place`; the same place again is the same cluster.
     pub fn start(place: &Place, gateways: u16, more: &[&str]) -> Self {
-        Self::try_start(place, gateways, more, &[]).unwrap_or_else(|text| panic!("the cluster did not start: {text}"))
+        Self::try_start(place, gateways, more, &[])
+            .unwrap_or_else(|text| panic!("the cluster did not start: {text}"))
     }
 
     /// Starts it with variables in its environment, which its processes inherit.
-    pub fn try_start(place: &Place, gateways: u16, more: &[&str], variables: &[(&str, &str)]) -> Result<Self, String> {
+    pub fn try_start(
+        place: &Place,
+        gateways: u16,
+        more: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Self, String> {
         let folder = place.path().join("data");
         let ports = free_ports(gateways);
         let mut child = Command::new(program())
@@ -81,7 +87,8 @@ impl Up {
 
     pub fn client(&self, gateway: usize, bucket: &str) -> S3 {
         let keys = &self.credentials;
-        S3::new(&self.endpoints[gateway], "us-east-1", bucket, &keys.access_key, &keys.secret_key).expect("a client")
+        S3::new(&self.endpoints[gateway], "us-east-1", bucket, &keys.access_key, &keys.secret_key)
+            .expect("a client")
     }
 
     /// Stops it in order.
@@ -93,11 +100,15 @@ impl Up {
     pub fn pids(&self, role: &str) -> Vec<u32> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+                continue;
+            };
             let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).into_owned();
             let words: Vec<&str> = command.split('\0').collect();
-            if words.get(1) == Some(&role) && words.get(3).is_some_and(|config| Path::new(config).starts_with(&self.folder)) {
+            if words.get(1) == Some(&role)
+                && words.get(3).is_some_and(|config| Path::new(config).starts_with(&self.folder))
+            {
                 found.push(pid);
             }
         }
@@ -128,7 +139,11 @@ impl Drop for Up {
             for log in std::fs::read_dir(self.folder.join("logs")).into_iter().flatten().flatten() {
                 let text = std::fs::read_to_string(log.path()).unwrap_or_default();
                 let tail: Vec<&str> = text.lines().rev().take(8).collect();
-                eprintln!("--- {}\n{}", log.path().display(), tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+                eprintln!(
+                    "--- {}\n{}",
+                    log.path().display(),
+                    tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+                );
             }
         }
     }
@@ -144,7 +159,12 @@ fn free_ports(count: u16) -> u16 {
 
 /// Runs `future` to its end, on a runtime of its own.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime").block_on(future)
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(future)
 }
 
 /// A program of the Python environment that `./check` sets up, or `None` with a loud word when it is not there.
@@ -153,7 +173,11 @@ pub fn python_tool(name: &str) -> Option<PathBuf> {
     if tool.exists() {
         return Some(tool);
     }
-    assert!(std::env::var_os("CI").is_none(), "{} is missing: run ./check, which installs it", tool.display());
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{} is missing: run ./check, which installs it",
+        tool.display()
+    );
     eprintln!("SKIPPED: {} is missing: run ./check, which installs it", tool.display());
     None
 }
