@@ -9,12 +9,23 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tenfour_placement::{ClusterMap, NodeState};
-use tenfour_types::{BucketId, BucketName, ClusterId, ConfigVersion, Epoch, LeaseId, MetaGroupId, NodeId, TargetId};
+use tenfour_types::{
+    BucketId, BucketName, ClusterId, ConfigVersion, Epoch, LeaseId, MetaGroupId, NodeId, TargetId,
+};
 use thiserror::Error;
 
 /// A change to group 0.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ClusterCommand {
+    /// The first command of a cluster: who it is. Its index groups are 1 to `index_groups`, and its slots are dealt to them.
+    Bootstrap {
+        /// The new cluster.
+        cluster: ClusterId,
+        /// How many index groups it has, at least 1.
+        index_groups: u16,
+        /// Its first user.
+        root: Option<User>,
+    },
     /// A node says that it is there, with its targets; repeated at every start. Puts it into the map, or updates it, as Up.
     RegisterNode {
         /// The node.
@@ -52,7 +63,8 @@ pub enum ClusterCommand {
         /// For listings, milliseconds since 1970.
         created_ms: u64,
     },
-    /// Begins to remove a bucket: from the fence on, commits into this incarnation are refused.
+    /// Begins to remove a bucket: from the fence on, commits into this incarnation are refused. The reply is
+    /// [`ClusterDone::Closing`]; whoever closes a bucket that is closing already joins that round.
     CloseBucket {
         /// The incarnation.
         bucket: BucketId,
@@ -61,6 +73,8 @@ pub enum ClusterCommand {
     FinishCloseBucket {
         /// The incarnation.
         bucket: BucketId,
+        /// The round of closing in which the groups were asked: what was found in an earlier round decides nothing.
+        round: u64,
         /// Whether every group found it empty after the fence.
         empty: bool,
     },
@@ -107,6 +121,11 @@ pub enum ClusterDone {
     Bucket(Bucket),
     /// The new lease.
     Lease(LeaseId),
+    /// The bucket is closing, in this round.
+    Closing {
+        /// What [`ClusterCommand::FinishCloseBucket`] has to repeat.
+        round: u64,
+    },
 }
 
 /// A change that was refused; nothing happened.
@@ -121,6 +140,9 @@ pub enum ClusterRefusal {
     /// No such bucket.
     #[error("no such bucket")]
     NoSuchBucket,
+    /// That round of closing is over: the bucket was opened again, or closes in a later round.
+    #[error("the bucket is not closing in that round")]
+    NotClosing,
     /// Not empty.
     #[error("the bucket is not empty")]
     BucketNotEmpty,
@@ -145,6 +167,12 @@ pub enum ClusterRefusal {
     /// No targets yet.
     #[error("no targets are registered")]
     NoTargets,
+    /// The cluster exists already, or not yet.
+    #[error("the cluster was bootstrapped already, or not yet")]
+    Bootstrapped,
+    /// Too many placement groups or index groups, or none.
+    #[error("there cannot be so many groups")]
+    GroupCount,
 }
 
 /// A bucket.

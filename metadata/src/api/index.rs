@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tenfour_types::{
-    BucketId, Checksum, ChecksumKind, CommandId, ConfigVersion, ETag, Epoch, Extent, Headers, LeaseId, Manifest, ObjectKey,
-    StripeId, StripeRow, UploadId,
+    BucketId, Checksum, ChecksumKind, CommandId, ConfigVersion, ETag, Epoch, Extent, GroupId, Headers,
+    LeaseId, Manifest, MetaGroupId, ObjectKey, ShardIndex, StripeId, StripeRow, TargetId, UploadId,
 };
 use thiserror::Error;
 
@@ -100,12 +100,21 @@ pub enum IndexCommand {
 }
 
 /// A decision of group 0.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Fence {
     /// Buckets or users changed: commands authorised by an earlier version are looked at again.
     Config(ConfigVersion),
-    /// A new map: shards written by an earlier one whose slot moved become overrides.
+    /// A new map: shards written by an earlier one whose slot moved become overrides. Its moves came in `Moves` before it.
     Epoch(Epoch),
+    /// Some of the slots that move with an epoch; its `Epoch` follows.
+    Moves {
+        /// The epoch.
+        epoch: Epoch,
+        /// At most [`MOVES_MAX`] of its moves.
+        moves: Vec<SlotMove>,
+    },
+    /// The metadata group of each of the 1,024 key slots.
+    Slots(Vec<MetaGroupId>),
     /// A lease began.
     LeaseGranted(LeaseId),
     /// A lease is dead: commits under it are refused.
@@ -116,6 +125,22 @@ pub enum Fence {
     BucketReopened(BucketId),
     /// It is removed for ever.
     BucketRemoved(BucketId),
+}
+
+/// Most moves of one fence: a Raft entry with them stays far below its limit.
+pub const MOVES_MAX: usize = 16 << 10;
+
+/// A slot of a placement group that has another target from some epoch on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SlotMove {
+    /// The placement group.
+    pub group: GroupId,
+    /// Its slot.
+    pub index: ShardIndex,
+    /// The target before the epoch.
+    pub from: TargetId,
+    /// The target since.
+    pub to: TargetId,
 }
 
 /// How far a gateway is, in one index group.
@@ -182,6 +207,18 @@ pub enum IndexRefusal {
     /// A part that Complete names is not there, or is another version.
     #[error("part {0} is not what was uploaded")]
     InvalidPart(u32),
+    /// The parts that Complete names are not in ascending order.
+    #[error("parts have to be named in ascending order")]
+    InvalidPartOrder,
+    /// A part that is not the last is smaller than `PART_BYTES_MIN`.
+    #[error("part {0} is too small")]
+    PartTooSmall(u32),
+    /// The shards were written by a map so old that where they are is no longer known: write them again.
+    #[error("written by a map older than epoch {oldest}")]
+    StaleEpoch {
+        /// The oldest epoch that is taken.
+        oldest: Epoch,
+    },
     /// Buckets or users changed since the command was authorised: refresh the config, authorise again, send under a new id.
     #[error("authorised by an old version of buckets and users")]
     StaleConfig {
@@ -191,7 +228,7 @@ pub enum IndexRefusal {
     /// The bucket's incarnation is closed.
     #[error("the bucket was removed")]
     BucketClosed,
-    /// The lease is dead or unknown.
+    /// The lease is dead or unknown. When the command was sent before, that earlier sending may have happened.
     #[error("the lease has ended")]
     LeaseEnded,
     /// The command is below its lease's watermark: its reply is no longer known.

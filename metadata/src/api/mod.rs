@@ -6,10 +6,13 @@
 pub mod cluster;
 pub mod index;
 
-pub use cluster::{Bucket, BucketState, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply, Config, User};
+pub use cluster::{
+    Bucket, BucketState, ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, ClusterReply, Config,
+    User,
+};
 pub use index::{
-    Fence, IndexAnswer, IndexCommand, IndexQuery, IndexRefusal, IndexReply, ListEntry, ListPage, ListRequest, ObjectView,
-    Part, PartView, Precondition, Segment, UploadView, Watermark,
+    Fence, IndexAnswer, IndexCommand, IndexQuery, IndexRefusal, IndexReply, ListEntry, ListPage, ListRequest,
+    ObjectView, Part, PartView, Precondition, Segment, UploadView, Watermark,
 };
 
 use serde::{Deserialize, Serialize};
