@@ -1,0 +1,241 @@
+//! The segments of a target: which there are, what lives in them, where the next record goes, and what is zeroed ahead.
+//!
+//! Only bookkeeping: the files are written by `maintenance` (zeroes, headers) and by `appender` (records). Invariant: a record is
+//! placed only into space that was written and flushed before, so that its own `fdatasync` has no allocation to make durable and
+//! cannot run out of space.
+
+use super::index::{Live, Noted, Position};
+use super::segment::{FIRST_RECORD, SegmentHeader};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+/// Space zeroed ahead of the last record, bytes.
+pub(super) const ZERO_AHEAD_BYTES: u32 = 32 << 20;
+/// Zeroed and flushed at once, bytes.
+pub(super) const ZERO_STEP_BYTES: u32 = 8 << 20;
+/// Open segment files kept; the least recently opened goes first.
+const OPEN_FILES_MAX: usize = 64;
+
+pub(super) struct Space<F> {
+    state: Mutex<State<F>>,
+    /// Maintenance has something to do.
+    pub(super) work: Condvar,
+    /// Space is there, or there will be none.
+    pub(super) ready: Condvar,
+    pub(super) segment_bytes: u32,
+    pub(super) capacity_bytes: u64,
+}
+
+pub(super) struct State<F> {
+    pub(super) segments: BTreeMap<u32, Segment>,
+    pub(super) active: Option<Head<F>>,
+    pub(super) next: Option<Head<F>>,
+    pub(super) full: bool,
+    pub(super) stopping: bool,
+    pub(super) checkpoint: Option<super::index::Frozen>,
+    /// The order of the last checkpoint's segment: everything in segments below it is in the index for good.
+    pub(super) checkpointed_order: u64,
+    pub(super) next_sequence: u64,
+    pub(super) next_order: u64,
+    files: HashMap<u32, Arc<F>>,
+    opened: VecDeque<u32>,
+}
+
+/// A segment's life and what lives in it.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) header: SegmentHeader,
+    pub(super) live: Live,
+    /// Lives of segments that tombstones in this one refer to.
+    pub(super) buries_in: HashSet<u64>,
+}
+
+/// The segment that is appended to, or the one that will be.
+pub(super) struct Head<F> {
+    pub(super) number: u32,
+    pub(super) file: Arc<F>,
+    /// Where the next record begins.
+    pub(super) end: u32,
+    /// Up to where space was written and flushed.
+    pub(super) zeroed: u32,
+    /// Up to where space can be had; below the segment's length when the disk ran out.
+    pub(super) limit: u32,
+}
+
+/// Where a record can go.
+pub(super) enum Place<F> {
+    At { number: u32, life: u64, offset: u32, file: Arc<F> },
+    /// The segment is used up and the next one is ready: flush, turn the page, ask again.
+    NextSegment,
+    /// Being zeroed: flush, wait, ask again.
+    NotYet,
+    Full,
+}
+
+impl<F> Space<F> {
+    pub(super) fn new(segment_bytes: u32, capacity_bytes: u64, state: State<F>) -> Self {
+        let (work, ready) = (Condvar::new(), Condvar::new());
+        Self { state: Mutex::new(state), work, ready, segment_bytes, capacity_bytes }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State<F>> {
+        self.state.lock()
+    }
+
+    /// Takes the place for a record of so many bytes.
+    pub(super) fn place(&self, bytes: u32) -> Place<F> {
+        let mut state = self.lock();
+        let next_is_ready = state.next.is_some();
+        let full = state.full;
+        let Some(head) = &mut state.active else {
+            return if next_is_ready { Place::NextSegment } else { state.wait_or_full() };
+        };
+        let end = head.end.saturating_add(bytes);
+        if end <= head.zeroed {
+            let (number, offset, file) = (head.number, head.end, Arc::clone(&head.file));
+            head.end = end;
+            let runs_low = head.zeroed - end < ZERO_AHEAD_BYTES && head.zeroed < head.limit;
+            let runs_out = head.limit - end < ZERO_AHEAD_BYTES && !next_is_ready && !full;
+            let life = state.segments.get(&number).map_or(0, |segment| segment.header.life);
+            if runs_low || runs_out {
+                self.work.notify_one();
+            }
+            return Place::At { number, life, offset, file };
+        }
+        if end <= head.limit {
+            self.work.notify_one();
+            return Place::NotYet;
+        }
+        if next_is_ready { Place::NextSegment } else { state.wait_or_full() }
+    }
+
+    /// Waits until [`Space::place`] has something new to say.
+    pub(super) fn wait(&self, bytes: u32) {
+        let mut state = self.lock();
+        let has_room = |state: &State<F>| {
+            let room = state.active.as_ref().is_some_and(|head| head.end.saturating_add(bytes) <= head.zeroed);
+            let must_turn = state.active.as_ref().is_none_or(|head| head.end.saturating_add(bytes) > head.limit);
+            room || (must_turn && (state.next.is_some() || state.full)) || state.stopping
+        };
+        while !has_room(&state) {
+            self.work.notify_one();
+            self.ready.wait(&mut state);
+        }
+    }
+
+    /// Gives back the places of records that were not written, from `offset` on.
+    pub(super) fn give_back(&self, number: u32, offset: u32) {
+        let mut state = self.lock();
+        if let Some(head) = state.active.as_mut().filter(|head| head.number == number) {
+            head.end = offset;
+            // The disk has no room for what was zeroed before (a copying file system): nothing more is placed here.
+            head.limit = offset;
+            head.zeroed = offset;
+        }
+    }
+
+    /// Makes the next segment the one that is appended to.
+    pub(super) fn turn(&self) {
+        let mut state = self.lock();
+        if let Some(next) = state.next.take() {
+            state.active = Some(next);
+            self.work.notify_one();
+        }
+    }
+
+    /// An open segment file, if it is kept.
+    pub(super) fn file(&self, number: u32) -> Option<Arc<F>> {
+        self.lock().files.get(&number).cloned()
+    }
+
+    /// Shards and bytes that live on the target.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        let state = self.lock();
+        let add = |(records, bytes): (u64, u64), segment: &Segment| (records + segment.live.records, bytes + segment.live.bytes);
+        state.segments.values().fold((0, 0), add)
+    }
+}
+
+impl<F> State<F> {
+    pub(super) fn new(segments: BTreeMap<u32, Segment>, next_sequence: u64) -> Self {
+        let next_order = segments.values().map(|segment| segment.header.order + 1).max().unwrap_or(1);
+        Self {
+            segments,
+            active: None,
+            next: None,
+            full: false,
+            stopping: false,
+            checkpoint: None,
+            checkpointed_order: 0,
+            next_sequence,
+            next_order,
+            files: HashMap::new(),
+            opened: VecDeque::new(),
+        }
+    }
+
+    fn wait_or_full(&self) -> Place<F> {
+        if self.full { Place::Full } else { Place::NotYet }
+    }
+
+    /// Keeps an open file.
+    pub(super) fn keep_file(&mut self, number: u32, file: Arc<F>) {
+        if self.files.insert(number, file).is_none() {
+            self.opened.push_back(number);
+        }
+        while self.opened.len() > OPEN_FILES_MAX {
+            if let Some(oldest) = self.opened.pop_front() {
+                self.files.remove(&oldest);
+            }
+        }
+    }
+
+    /// Counts a copy in, or out.
+    pub(super) fn count(&mut self, segment: u32, record_bytes: u64, comes: bool) {
+        if let Some(segment) = self.segments.get_mut(&segment) {
+            let live = &mut segment.live;
+            if comes {
+                live.records += 1;
+                live.bytes += record_bytes;
+            } else {
+                live.records = live.records.saturating_sub(1);
+                live.bytes = live.bytes.saturating_sub(record_bytes);
+                self.full &= live.records > 0;
+            }
+        }
+    }
+
+    /// What a checkpoint notes about the segments; lives that have ended need not be remembered.
+    pub(super) fn noted(&self) -> Vec<Noted> {
+        let lives: HashSet<u64> = self.segments.values().map(|segment| segment.header.life).collect();
+        let note = |(number, segment): (&u32, &Segment)| Noted {
+            segment: *number,
+            live: segment.live,
+            buries_in: segment.buries_in.intersection(&lives).copied().collect(),
+        };
+        self.segments.iter().map(note).collect()
+    }
+
+    /// Where the log ends now.
+    pub(super) fn position(&self) -> Position {
+        let head = self.active.as_ref();
+        let order = head.and_then(|head| self.segments.get(&head.number)).map_or(0, |segment| segment.header.order);
+        Position { order, offset: head.map_or(FIRST_RECORD, |head| head.end), next_sequence: self.next_sequence }
+    }
+
+    /// A segment that may begin another life: nothing lives in it, its tombstones have outlived what they bury, and every record of
+    /// it is reflected in the checkpoint (or it was made ahead by an earlier run and never used).
+    pub(super) fn recyclable(&self) -> Option<u32> {
+        let heads = [&self.active, &self.next].map(|head| head.as_ref().map(|head| head.number));
+        let lives: HashSet<u64> = self.segments.values().map(|segment| segment.header.life).collect();
+        let current = self.position().order;
+        let free = |(number, segment): &(&u32, &Segment)| {
+            !heads.contains(&Some(**number))
+                && segment.live.records == 0
+                && (segment.header.order < self.checkpointed_order || segment.header.order > current)
+                && segment.buries_in.iter().all(|life| *life == segment.header.life || !lives.contains(life))
+        };
+        self.segments.iter().find(free).map(|(number, _)| *number)
+    }
+}
