@@ -1,1 +1,44 @@
 //! tenfour: the fabric: registered memory, grants, connections, one-sided operations.
+//!
+//! A [`Domain`] owns one registered [`Pool`] and the connections made with it. A [`Connection`] behaves as an RC queue pair
+//! does: operations are executed in the order they were posted, the responder checks every access against what was granted
+//! over this very connection (key, exact range, one right, expiry), and the first operation that fails moves both ends
+//! into the error state, where everything else is flushed. An operation owns its memory until it completes: dropping a
+//! future stops a wait, never a transfer.
+//!
+//! Two providers share one engine and one conformance suite (`tests/conformance.rs`): `shm` for processes of one host and
+//! `tcp` for everything else. `docs/` tells the wire formats; the module heads of `shm` and `tcp` tell what each can
+//! and cannot enforce.
+//!
+//! This crate knows nothing of objects, shards or S3, and never retries an operation: who posted it decides.
+
+mod completion;
+mod config;
+mod connection;
+mod domain;
+mod endpoint;
+mod engine;
+mod error;
+pub mod handshake;
+mod key;
+mod listener;
+mod memory;
+mod setup;
+mod shm;
+mod tcp;
+
+pub use completion::Completion;
+pub use config::{ConnectOptions, DomainConfig, MESSAGE_BYTES_MAX, PRIVATE_DATA_BYTES_MAX, Tunables};
+pub use connection::{Connection, Received};
+pub use domain::Domain;
+pub use endpoint::{Endpoint, EndpointError, Provider};
+pub use engine::grants::{Grant, Open, ReadGrant, Sealed};
+pub use error::{
+    AcceptError, ConnectError, ConnectionError, GrantError, LeaseError, ListenError, OpenError,
+    OperationError,
+};
+pub use handshake::HandshakeError;
+pub use key::{ClusterKey, KeyError};
+pub use listener::{Incoming, Listener};
+pub use memory::{Buffer, Frozen, Pool};
+pub use tenfour_types::Remote;

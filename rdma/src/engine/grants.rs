@@ -1,0 +1,357 @@
+//! Who may touch which bytes of ours, over one connection: the responder's table, and the handles of those who granted.
+//!
+//! The engine *takes* a buffer out of its entry while a WRITE lands in it and puts it back afterwards, so that at any time
+//! exactly one of table, engine and owner has it. Whoever revokes meanwhile gets the memory when the engine is done; until
+//! then it is in quarantine.
+//!
+//! Invariant: after `seal`, `revoke` or drop returned, no access that had not begun before succeeds; after `seal` returned,
+//! none is in progress.
+
+use crate::config::GRANTS_MAX;
+use crate::memory::{Buffer, Frozen};
+use crate::{GrantError, OperationError, Remote};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, oneshot};
+
+/// Registered memory begins here in the address space that peers see: not at zero, so that a forgotten field is no address.
+pub(crate) const ADDRESS_BASE: u64 = 1 << 32;
+/// An expiry further away than this is cut to it.
+const EXPIRES_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The grants of one connection. A key of another connection is not in it.
+#[derive(Default)]
+pub(crate) struct GrantTable {
+    state: Mutex<State>,
+    /// Told when a grant is revoked while the engine works in it.
+    pub(crate) revoked_in_use: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<u64, Entry>,
+    closed: bool,
+}
+
+struct Entry {
+    address: u64,
+    bytes: u32,
+    expires: Instant,
+    memory: Memory,
+}
+
+enum Memory {
+    /// The peer may WRITE to it.
+    Writable(Buffer),
+    /// The peer may READ it.
+    Readable(Frozen),
+    /// A WRITE is landing in it.
+    InUse(Owner),
+}
+
+/// Who gets the memory when the engine is done.
+enum Owner {
+    Grant,
+    Sealer(oneshot::Sender<Buffer>),
+    Nobody,
+}
+
+impl GrantTable {
+    fn insert(
+        self: &Arc<Self>,
+        memory: Memory,
+        address: u64,
+        bytes: u32,
+        expires: Duration,
+    ) -> Result<Handle, GrantError> {
+        let expires = Instant::now() + expires.min(EXPIRES_MAX);
+        let mut entry = Entry { address, bytes, expires, memory };
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(GrantError::Disconnected);
+        }
+        if state.entries.len() >= GRANTS_MAX {
+            return Err(GrantError::TooMany);
+        }
+        loop {
+            let key = rand::random::<u64>();
+            match state.entries.entry(key) {
+                Slot::Vacant(slot) => {
+                    slot.insert(entry);
+                    return Ok(Handle { table: self.clone(), remote: Remote { address, bytes, key } });
+                }
+                Slot::Occupied(_) => entry = Entry { address, ..entry },
+            }
+        }
+    }
+
+    /// The peer wants to WRITE `bytes` at `address`: takes the buffer out, if it may.
+    pub(crate) fn begin_write(
+        self: &Arc<Self>,
+        key: u64,
+        address: u64,
+        bytes: u32,
+    ) -> Result<Landing, OperationError> {
+        let mut state = self.state.lock();
+        let entry = state.find(key, address, bytes)?;
+        let start = (entry.address - ADDRESS_BASE) as usize;
+        match std::mem::replace(&mut entry.memory, Memory::InUse(Owner::Grant)) {
+            Memory::Writable(buffer) => {
+                let start = start - buffer.pool_offset() + (address - entry.address) as usize;
+                let (buffer, range) = (Some(buffer), start..start + bytes as usize);
+                Ok(Landing { table: self.clone(), key, buffer, range })
+            }
+            other => {
+                entry.memory = other;
+                Err(OperationError::RemoteAccess)
+            }
+        }
+    }
+
+    /// The peer wants to READ `bytes` at `address`: the bytes, if it may. They cannot change while they are held.
+    pub(crate) fn begin_read(&self, key: u64, address: u64, bytes: u32) -> Result<Frozen, OperationError> {
+        let mut state = self.state.lock();
+        let entry = state.find(key, address, bytes)?;
+        let Memory::Readable(source) = &entry.memory else { return Err(OperationError::RemoteAccess) };
+        let start = (address - entry.address) as usize;
+        source.slice(start..start + bytes as usize).ok_or(OperationError::RemoteAccess)
+    }
+
+    /// No access begins any more. The memory stays with those who granted it.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.revoked_in_use.notify_waiters();
+    }
+
+    /// Ends a grant. `Ok` is its memory, at once; `Err` a promise of it, when the engine is done.
+    fn revoke(&self, key: u64, sealing: bool) -> Result<Option<Memory>, oneshot::Receiver<Buffer>> {
+        let mut state = self.state.lock();
+        let Slot::Occupied(mut slot) = state.entries.entry(key) else { return Ok(None) };
+        if !matches!(slot.get().memory, Memory::InUse(_)) {
+            return Ok(Some(slot.remove().memory));
+        }
+        let (hand_over, promise) = oneshot::channel();
+        let owner = if sealing { Owner::Sealer(hand_over) } else { Owner::Nobody };
+        slot.get_mut().memory = Memory::InUse(owner);
+        drop(state);
+        self.revoked_in_use.notify_waiters();
+        Err(promise)
+    }
+
+    fn finish_write(&self, key: u64, buffer: Buffer) {
+        let mut state = self.state.lock();
+        let Slot::Occupied(mut slot) = state.entries.entry(key) else { return };
+        if matches!(slot.get().memory, Memory::InUse(Owner::Grant)) {
+            slot.get_mut().memory = Memory::Writable(buffer);
+            return;
+        }
+        let ended = slot.remove();
+        drop(state);
+        if let Memory::InUse(Owner::Sealer(hand_over)) = ended.memory {
+            // A sealer that stopped waiting: the buffer comes back in the error and returns to its pool.
+            drop(hand_over.send(buffer));
+        }
+    }
+}
+
+impl State {
+    fn find(&mut self, key: u64, address: u64, bytes: u32) -> Result<&mut Entry, OperationError> {
+        if self.closed {
+            return Err(OperationError::Flushed);
+        }
+        let entry = self.entries.get_mut(&key).ok_or(OperationError::RemoteAccess)?;
+        let offset = address.checked_sub(entry.address).ok_or(OperationError::RemoteAccess)?;
+        let end = offset.checked_add(u64::from(bytes)).ok_or(OperationError::RemoteAccess)?;
+        if end > u64::from(entry.bytes) || Instant::now() >= entry.expires {
+            return Err(OperationError::RemoteAccess);
+        }
+        Ok(entry)
+    }
+}
+
+/// Granted memory while the peer's bytes land in it. Dropping it ends the access.
+pub(crate) struct Landing {
+    table: Arc<GrantTable>,
+    key: u64,
+    buffer: Option<Buffer>,
+    range: Range<usize>,
+}
+
+impl Landing {
+    /// Exactly the bytes that the peer asked to write.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        match &mut self.buffer {
+            Some(buffer) => buffer.get_mut(self.range.clone()).unwrap_or_default(),
+            None => &mut [],
+        }
+    }
+
+    /// Whether it may go on: not revoked and not expired since it began.
+    pub(crate) fn is_open(&self) -> bool {
+        let state = self.table.state.lock();
+        let entry = state.entries.get(&self.key).filter(|_| !state.closed);
+        entry.is_some_and(|entry| {
+            matches!(entry.memory, Memory::InUse(Owner::Grant)) && Instant::now() < entry.expires
+        })
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            self.table.finish_write(self.key, buffer);
+        }
+    }
+}
+
+/// Ends its grant when dropped.
+struct Handle {
+    table: Arc<GrantTable>,
+    remote: Remote,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Memory that is not in use returns to its pool here; else the engine frees it.
+        drop(self.table.revoke(self.remote.key, false));
+    }
+}
+
+/// Typestate of a [`Grant`]: the peer may write.
+#[derive(Debug)]
+pub struct Open;
+
+/// The peer of one connection may WRITE to exactly this range, until it is sealed, dropped or expired.
+///
+/// There is no way to its bytes but [`Grant::seal`]: what a peer can still change cannot be looked at. Dropping it revokes
+/// it; the memory returns to the pool when no operation can touch it any more.
+pub struct Grant<S = Open> {
+    handle: Handle,
+    range: Range<usize>,
+    state: PhantomData<S>,
+}
+
+impl Grant<Open> {
+    /// The name to tell the peer.
+    pub fn remote(&self) -> Remote {
+        self.handle.remote
+    }
+
+    /// Revokes it, waits for a write in progress (which then fails), and takes the bytes. Waits for nothing in the common
+    /// case.
+    pub async fn seal(self) -> Sealed {
+        let Self { handle, range, .. } = self;
+        let buffer = match handle.table.revoke(handle.remote.key, true) {
+            Ok(Some(Memory::Writable(buffer))) => Some(buffer),
+            // The engine returns the buffer whatever happens to it: `Landing` does so in its `drop`.
+            Err(promise) => promise.await.ok(),
+            Ok(_) => None,
+        };
+        Sealed { buffer, range }
+    }
+}
+
+impl fmt::Debug for Grant<Open> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Grant({} bytes, open)", self.handle.remote.bytes)
+    }
+}
+
+/// Bytes that a peer wrote and can no longer change.
+pub struct Sealed {
+    /// Always there: only `into_buffer` takes it, with `self`.
+    buffer: Option<Buffer>,
+    range: Range<usize>,
+}
+
+impl Sealed {
+    /// The whole buffer that the grant was made of, for its owner to write to again.
+    pub fn into_buffer(self) -> Buffer {
+        match self.buffer {
+            Some(buffer) => buffer,
+            None => unreachable!("a grant has its buffer until it is sealed, once"),
+        }
+    }
+}
+
+impl Deref for Sealed {
+    type Target = [u8];
+
+    /// The range that was granted.
+    fn deref(&self) -> &[u8] {
+        self.buffer.as_ref().and_then(|buffer| buffer.get(self.range.clone())).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Sealed({} bytes)", self.len())
+    }
+}
+
+/// The peer of one connection may READ exactly this range, until it is revoked, dropped or expired. The bytes cannot change.
+pub struct ReadGrant {
+    handle: Handle,
+}
+
+impl ReadGrant {
+    /// The name to tell the peer.
+    pub fn remote(&self) -> Remote {
+        self.handle.remote
+    }
+
+    /// Ends it: no READ begins any more. One in progress ends with the old bytes, and holds them so long.
+    pub fn revoke(self) {}
+}
+
+impl fmt::Debug for ReadGrant {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "ReadGrant({} bytes)", self.handle.remote.bytes)
+    }
+}
+
+/// Grants a range of a buffer for writing.
+pub(crate) fn grant_write(
+    table: &Arc<GrantTable>,
+    buffer: Buffer,
+    range: Range<usize>,
+    expires: Duration,
+) -> Result<Grant<Open>, GrantError> {
+    let (start, bytes) = check(&range, buffer.len())?;
+    let address = ADDRESS_BASE + buffer.pool_offset() as u64 + start;
+    let handle = table.insert(Memory::Writable(buffer), address, bytes, expires)?;
+    Ok(Grant { handle, range, state: PhantomData })
+}
+
+/// Grants a range of frozen memory for reading.
+pub(crate) fn grant_read(
+    table: &Arc<GrantTable>,
+    source: &Frozen,
+    range: Range<usize>,
+    expires: Duration,
+) -> Result<ReadGrant, GrantError> {
+    let (_, bytes) = check(&range, source.len())?;
+    let source = source.slice(range).ok_or(GrantError::OutOfRange)?;
+    let address = ADDRESS_BASE + source.pool_offset() as u64;
+    let handle = table.insert(Memory::Readable(source), address, bytes, expires)?;
+    Ok(ReadGrant { handle })
+}
+
+fn check(range: &Range<usize>, buffer_bytes: usize) -> Result<(u64, u32), GrantError> {
+    let bytes = range.end.checked_sub(range.start).ok_or(GrantError::OutOfRange)?;
+    let bytes = u32::try_from(bytes).map_err(|_| GrantError::OutOfRange)?;
+    if range.end > buffer_bytes {
+        return Err(GrantError::OutOfRange);
+    }
+    Ok((range.start as u64, bytes))
+}
+
+#[cfg(test)]
+#[path = "grants_tests.rs"]
+mod tests;
