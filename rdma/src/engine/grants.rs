@@ -243,7 +243,7 @@ impl Grant<Open> {
         self.handle.remote
     }
 
-    /// Revokes it, waits for a write in progress (which then fails), and takes the bytes. Waits for nothing in the common
+    /// Revokes it, waits for a write in progress to end or be cut off, and takes the bytes. Waits for nothing in the common
     /// case.
     pub async fn seal(self) -> Sealed {
         let Self { handle, range, .. } = self;

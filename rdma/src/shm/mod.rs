@@ -105,3 +105,14 @@ impl ShmLink {
         self.failed.notify_one();
     }
 }
+
+impl Drop for ShmLink {
+    /// The reactor empties the quarantine; if the runtime ended before it could, a living peer may still be copying.
+    fn drop(&mut self) {
+        let held = std::mem::take(self.quarantine.get_mut());
+        if !held.is_empty() && self.peer.load(Word::Closed) != control::STOPPED {
+            tracing::warn!(operations = held.len(), "memory stays with a peer that has not let go of it");
+            std::mem::forget(held);
+        }
+    }
+}

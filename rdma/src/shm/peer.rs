@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// `f_type` of a memfd with ordinary pages: others can fault for want of huge pages.
 const TMPFS_MAGIC: i128 = 0x0102_1994;
-/// After copying so much out of a mapping, its pages are let go: they are the peer's, and would count as ours.
-const RESIDENT_BYTES_MAX: usize = 32 << 20;
+/// After copying so much out of a mapping, its pages are let go: they are the peer's, and would count as ours. Mapping them
+/// again costs a few per cent of the copy.
+const RESIDENT_BYTES_MAX: usize = 8 << 20;
 
 pub(super) struct PeerMapping {
     base: NonNull<u8>,
