@@ -34,6 +34,7 @@ use maintenance::Maintenance;
 use queue::{Queue, Refused};
 use reader::{Job, Reader};
 use shared::{Health, Shared, spawn};
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -65,7 +66,7 @@ pub struct Target<M> {
     append: Arc<Queue<Append<M>>>,
     read: Arc<Queue<Job<M>>>,
     view: Box<dyn View>,
-    threads: Threads,
+    threads: Mutex<Threads>,
     settings: TargetSettings,
 }
 
@@ -134,15 +135,17 @@ impl<M: RecordMemory> Target<M> {
         let shared = Arc::new(Shared { disk, held, index, space, health });
         let append = Arc::new(Queue::new(QUEUE_JOBS_MAX));
         let read = Arc::new(Queue::new(QUEUE_JOBS_MAX));
-        let (view, threads) = (Box::new(Arc::clone(&shared)), Threads::default());
-        let mut target = Self { append: Arc::clone(&append), read: Arc::clone(&read), view, threads, settings };
+        let (view, threads) = (Box::new(Arc::clone(&shared)), Mutex::default());
+        let target = Self { append: Arc::clone(&append), read: Arc::clone(&read), view, threads, settings };
         let maintenance = Maintenance::new(Arc::clone(&shared))?;
         let appender = Appender::new(Arc::clone(&shared), append)?;
         let reader = Reader { engine: shared.disk.engine()?, shared, queue: read, target: settings.target };
         let id = settings.target;
-        target.threads.maintenance = Some(spawn("zero", id, move || maintenance.run())?);
-        target.threads.appender = Some(spawn("append", id, move || appender.run())?);
-        target.threads.reader = Some(spawn("read", id, move || reader.run())?);
+        let mut threads = target.threads.lock();
+        threads.maintenance = Some(spawn("zero", id, move || maintenance.run())?);
+        threads.appender = Some(spawn("append", id, move || appender.run())?);
+        threads.reader = Some(spawn("read", id, move || reader.run())?);
+        drop(threads);
         Ok(target)
     }
 
@@ -242,8 +245,8 @@ impl<M> Target<M> {
     }
 
     /// Answers what was handed in, takes no more, leaves a checkpoint, and ends the threads.
-    pub fn close(&mut self) {
-        let Threads { appender, reader, maintenance } = std::mem::take(&mut self.threads);
+    pub fn close(&self) {
+        let Threads { appender, reader, maintenance } = std::mem::take(&mut *self.threads.lock());
         self.append.close();
         self.read.close();
         for thread in [appender, reader].into_iter().flatten() {
