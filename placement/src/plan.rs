@@ -23,6 +23,9 @@ const GROUPS_MIN: usize = 64;
 const GROUPS_MAX: usize = 8192;
 /// Earlier holders that a slot may have before it is no longer moved for the balance alone.
 const CHAIN_MAX: usize = 4;
+/// Loads that differ by less than this part (a sixteenth) are balanced. Evening out the rest could move nearly half as much
+/// again as has to be moved, where racks of unequal size bound who may take whose slots.
+const TOLERANCE_PART: u64 = 16;
 /// Targets on the way of one balancing exchange.
 const PATH_MAX: usize = 3;
 /// Rounds of balancing; the second finds little, the last nothing.
@@ -58,7 +61,9 @@ pub fn plan(map: &ClusterMap, group_count: usize) -> Vec<Row> {
 }
 
 /// The rows after targets came, went, or changed their weight: as wide and balanced as a new plan, with nearly as little
-/// moved as possible. A slot that moves remembers where its shards may still be ([`Slot::sources`]).
+/// moved as possible: within 1.3 of what the target or node that came or went holds, up to about 1.5 where racks of unequal
+/// size leave so little choice that others' shares shift too. A slot that moves remembers where its shards may still be
+/// ([`Slot::sources`]).
 ///
 /// Without any target that shards may live on, the rows stay as they are.
 pub fn rebalance(old: &[Row], map: &ClusterMap) -> Vec<Row> {
@@ -258,10 +263,6 @@ impl<'a> Table<'a> {
             if let Some(&best) = next.iter().min_by(by_load).filter(|&&best| self.is_relieved(source, best)) {
                 return trace(source, best, &reached);
             }
-            // Only a gap that matters is worth a longer way.
-            if next.is_empty() || !self.is_far_above(source) {
-                break;
-            }
             front = next;
         }
         Vec::new()
@@ -291,15 +292,10 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Whether a slot going from one target to another lowers the worse of the two loads.
+    /// Whether a slot going from one target to another lowers the worse of the two loads by more than the tolerance.
     fn is_relieved(&self, from: usize, to: usize) -> bool {
-        self.cmp_load((to, self.load[to] + 1), (from, self.load[from])).is_lt()
-    }
-
-    /// Whether a target has over a thirtieth more than the least loaded one.
-    fn is_far_above(&self, target: usize) -> bool {
-        let over = self.load[target] - self.load[target] / 32;
-        (0..self.load.len()).any(|other| self.cmp_load((other, self.load[other] + 1), (target, over)).is_lt())
+        let then = self.load[to] + 1;
+        self.cmp_load((to, then + then / TOLERANCE_PART), (from, self.load[from])).is_lt()
     }
 
     /// Compares slots per weight.
