@@ -168,9 +168,10 @@ fn named_paths(document: &str, text: &str) -> Vec<PathBuf> {
     let links = links.filter(|link| !link.is_empty() && !link.contains(':')).map(|link| folder.join(link));
     let is_path = |quoted: &&str| {
         quoted.chars().all(|next| next.is_ascii_alphanumeric() || "/_-.".contains(next))
-            && quoted
-                .split_once('/')
-                .is_some_and(|(first, _)| root().join(first).join("Cargo.toml").is_file())
+            && quoted.split_once('/').is_some_and(|(first, _)| {
+                first.starts_with(|next: char| next.is_ascii_lowercase())
+                    && root().join(first).join("Cargo.toml").is_file()
+            })
     };
     let quoted = text.split('`').skip(1).step_by(2).filter(is_path).map(|path| root().join(path));
     links.chain(quoted).collect()
@@ -185,8 +186,11 @@ fn what_the_documents_name_exists() {
     }
     assert!(missing.is_empty(), "\n  {}", missing.join("\n  "));
     assert_eq!(
-        named_paths("docs/A.md", "see [it](../gone.md#top) and `types/src/gone.rs`, not `a/b` or `u32`")
-            .len(),
+        named_paths(
+            "docs/A.md",
+            "see [it](../gone.md#top) and `types/src/gone.rs`, not `a/b`, `/etc`, `./x` or `u32`"
+        )
+        .len(),
         2
     );
 }
