@@ -18,12 +18,15 @@ const UNSAFE_ALLOWED: &[(&str, &str)] = &[
 /// Lines of a file, without its unit tests and empty lines.
 const FILE_LINES_MAX: usize = 400;
 /// Longer files, and why each is one; a file that got shorter must leave the list.
-const LONGER_FILES: &[(&str, &str)] = &[];
+const LONGER_FILES: &[(&str, &str)] = &[(
+    "metadata/src/api/index.rs",
+    "data only: every command, query and answer of an index group, with its meaning",
+)];
 /// Marks of work that somebody meant to do later; it belongs into the tracker.
 const LATER: &[&str] = &["TODO", "FIXME", "XXX", "HACK"];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace's folder").to_path_buf()
 }
 
 /// Every file of the workspace with this ending: its path from the root, and its text.
