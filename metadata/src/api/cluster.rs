@@ -26,7 +26,8 @@ pub enum ClusterCommand {
         /// Its first user.
         root: Option<User>,
     },
-    /// A node says that it is there, with its targets; repeated at every start. Puts it into the map, or updates it, as Up.
+    /// A node says that it is there, with its targets; repeated at every start. Puts it into the map, or updates it, as Up
+    /// (a node that is Out stays so, until `SetNodeState`).
     RegisterNode {
         /// The node.
         node: NodeId,

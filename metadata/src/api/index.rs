@@ -283,7 +283,8 @@ pub enum IndexQuery {
     },
     /// One page of a listing, of this group's keys only.
     List(ListRequest),
-    /// Uploads in progress, of this group's keys only: those after (key, upload), at most `most`.
+    /// Uploads in progress, of this group's keys only: those after (key, upload), at most `most` and `LIST_KEYS_MAX`, without
+    /// their headers.
     Uploads {
         /// The bucket.
         bucket: BucketId,
@@ -312,7 +313,8 @@ pub enum IndexQuery {
         /// The bucket.
         bucket: BucketId,
     },
-    /// Stripe rows in the order of their ids, for checks and repair.
+    /// Stripe rows in the order of their ids, for checks and repair. There are no more when fewer come than `most` and
+    /// [`STRIPES_MAX`].
     Stripes {
         /// After this one.
         after: Option<StripeId>,
@@ -354,6 +356,9 @@ pub enum IndexAnswer {
 /// Most segments of one answer; the reader asks for the rest as it comes to them.
 pub const SEGMENTS_MAX: usize = 256;
 
+/// Most stripe rows of one answer.
+pub const STRIPES_MAX: usize = 4096;
+
 /// An object as a reader needs it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ObjectView {
@@ -387,7 +392,7 @@ pub struct ListRequest {
     pub delimiter: Option<String>,
     /// Entries after this key; an entry that is a common prefix of it is left out as well when it is not above it.
     pub after: Option<String>,
-    /// At most so many keys and common prefixes together.
+    /// At most so many keys and common prefixes together, and at most `LIST_KEYS_MAX`.
     pub most: u32,
 }
 

@@ -7,6 +7,7 @@
 mod cluster;
 mod index;
 mod keys;
+mod rows;
 
 pub use cluster::{
     ClusterApplied, ClusterOverview, apply_cluster, cluster_config, cluster_map, pending_fences,

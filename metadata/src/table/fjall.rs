@@ -220,7 +220,6 @@ impl Table for View {
     }
 }
 
-#[allow(clippy::needless_pass_by_value)]
 fn failed(error: fjall::Error) -> TableError {
     TableError::Store(error.to_string())
 }

@@ -210,7 +210,7 @@ fn take_chunk(
 ) -> Result<u64, TableError> {
     let mut rows = 0;
     while !chunk.is_empty() {
-        let (space, key, value, rest) = split_row(chunk).ok_or(SnapshotError::Corrupt)?;
+        let (Row { space, key, value }, rest) = split_row(chunk).ok_or(SnapshotError::Corrupt)?;
         if last.as_ref().is_some_and(|(at, before)| (*at, before.as_slice()) >= (space, key)) {
             return Err(SnapshotError::Corrupt.into());
         }
@@ -225,11 +225,18 @@ fn take_chunk(
     Ok(rows)
 }
 
-fn split_row(chunk: &[u8]) -> Option<(Space, &[u8], &[u8], &[u8])> {
+/// The first row of a chunk and what follows it.
+fn split_row(chunk: &[u8]) -> Option<(Row<'_>, &[u8])> {
     let (head, rest) = chunk.split_first_chunk::<ROW_HEAD_BYTES>()?;
     let [space, k0, k1, k2, k3, v0, v1, v2, v3] = *head;
     let space = *Space::ALL.get(usize::from(space))?;
     let (key, rest) = rest.split_at_checked(u32::from_le_bytes([k0, k1, k2, k3]) as usize)?;
     let (value, rest) = rest.split_at_checked(u32::from_le_bytes([v0, v1, v2, v3]) as usize)?;
-    Some((space, key, value, rest))
+    Some((Row { space, key, value }, rest))
+}
+
+struct Row<'a> {
+    space: Space,
+    key: &'a [u8],
+    value: &'a [u8],
 }
