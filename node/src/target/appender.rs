@@ -10,9 +10,10 @@ use super::queue::Queue;
 use super::record::{RecordMemory, ShardKey, TOMBSTONES_MAX, Tombstone, Verified, write_tombstones};
 use super::segment::FIRST_RECORD;
 use super::shared::Shared;
-use super::space::Place;
+use super::space::{Place, Purpose, State};
 use crate::disk::{BLOCK_BYTES, Disk};
 use std::sync::Arc;
+use std::time::Duration;
 use tenfour_erasure::crc64;
 use tenfour_types::record::{Stamp, record_bytes};
 use tenfour_types::shard_service::ShardError;
@@ -23,6 +24,9 @@ const BATCH_JOBS_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 16 << 20;
 /// The log is checkpointed at least every so many segments.
 const SEGMENTS_BEFORE_CHECKPOINT: u64 = 16;
+
+/// While the appender waits for a checkpoint it asks for one again every so often: the one under way may be older.
+const CHECKPOINT_POLL: Duration = Duration::from_millis(50);
 
 pub(super) enum Append<M> {
     Store(Verified<M>, StoreAnswer<M>),
@@ -97,7 +101,7 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
             _ => {}
         }
         let length = record.header().record_bytes() as u32;
-        let (batch, placed) = self.place(batch, length);
+        let (batch, placed) = self.place(batch, length, Purpose::Shard);
         let (segment, offset, stamp) = match placed {
             Ok(placed) => placed,
             Err(error) => {
@@ -120,6 +124,7 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
         &mut self,
         mut batch: Batch<D::File, M>,
         length: u32,
+        purpose: Purpose,
     ) -> (Batch<D::File, M>, Result<(u32, u32, Stamp), ShardError>) {
         if length > self.shared.space.segment_bytes - FIRST_RECORD {
             return (batch, Err(ShardError::TargetFull));
@@ -128,7 +133,7 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
             if self.shared.health.is_poisoned() {
                 return (batch, Err(ShardError::TargetOut));
             }
-            match self.shared.space.place(length) {
+            match self.shared.space.place(length, purpose) {
                 Place::At { number, life, offset, file } => {
                     if batch.place.is_none() {
                         batch.place = Some(BatchPlace { segment: number, file, offset });
@@ -136,6 +141,11 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
                     let stamp = Stamp { segment: life, sequence: self.next_sequence, record_bytes: length };
                     self.next_sequence += 1;
                     return (batch, Ok((number, offset, stamp)));
+                }
+                Place::Full if self.shared.space.lock().awaits_checkpoint() => {
+                    self.commit(batch);
+                    batch = Batch::new();
+                    self.checkpoint_now();
                 }
                 Place::Full => return (batch, Err(ShardError::TargetFull)),
                 Place::NextSegment => {
@@ -146,7 +156,7 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
                 Place::NotYet => {
                     self.commit(batch);
                     batch = Batch::new();
-                    self.shared.space.wait(length);
+                    self.shared.space.wait(length, purpose);
                 }
             }
         }
@@ -218,7 +228,7 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
     }
 
     fn bury(&mut self, entries: &[Tombstone], rows: &[(ShardKey, Row)]) -> Result<Durable, ShardError> {
-        let (batch, placed) = self.place(Batch::new(), BLOCK_BYTES as u32);
+        let (batch, placed) = self.place(Batch::new(), BLOCK_BYTES as u32, Purpose::Tombstone);
         let (segment, _, stamp) = placed?;
         let place = batch.place.ok_or(ShardError::TargetOut)?;
         let mut record = write_tombstones(entries);
@@ -255,27 +265,35 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
         }
     }
 
-    /// Freezes the new rows and leaves them to maintenance; nothing while an earlier checkpoint is still being written.
+    /// Freezes the new rows and leaves them to maintenance; nothing while an earlier checkpoint is still being written. Only the
+    /// appender may do this, and only between groups: everything before the position is then in the index.
     fn checkpoint(&self) {
         let mut state = self.shared.space.lock();
         if state.checkpoint.is_none() {
-            if let Some(frozen) = self.shared.index.freeze(state.position(), || state.noted()) {
-                state.checkpoint = Some(frozen);
-                self.shared.space.work.notify_one();
-            }
+            state.checkpoint = self.shared.index.freeze(state.position(), || state.noted());
+            self.shared.space.work.notify_one();
         }
     }
 
+    /// Waits until the log up to here is in the index for good, then lets maintenance look for space anew.
+    fn checkpoint_now(&self) {
+        let wanted = self.shared.space.lock().position().order;
+        self.wait_until(|state| state.checkpointed_order >= wanted);
+        self.shared.space.lock().full = false;
+    }
+
     fn wait_for_checkpoint(&self) {
-        let mut state = self.shared.space.lock();
-        while self.shared.index.recent_rows() >= ROWS_IN_MEMORY_MAX && !state.stopping {
-            if state.checkpoint.is_none() {
-                if let Some(frozen) = self.shared.index.freeze(state.position(), || state.noted()) {
-                    state.checkpoint = Some(frozen);
-                }
+        self.wait_until(|_| self.shared.index.recent_rows() < ROWS_IN_MEMORY_MAX);
+    }
+
+    fn wait_until(&self, done: impl Fn(&State<D::File>) -> bool) {
+        loop {
+            self.checkpoint();
+            let mut state = self.shared.space.lock();
+            if done(&state) || state.stopping || self.shared.health.is_poisoned() {
+                return;
             }
-            self.shared.space.work.notify_one();
-            self.shared.space.ready.wait(&mut state);
+            self.shared.space.ready.wait_for(&mut state, CHECKPOINT_POLL);
         }
     }
 }

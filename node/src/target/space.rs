@@ -5,6 +5,7 @@
 //! cannot run out of space.
 
 use super::index::{Live, Noted, Position};
+use crate::disk::BLOCK_BYTES;
 use super::segment::{FIRST_RECORD, SegmentHeader};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -63,6 +64,28 @@ pub(super) struct Head<F> {
     pub(super) limit: u32,
 }
 
+impl<F> Head<F> {
+    /// Kept for tombstones while there is no next segment.
+    fn reserve(&self) -> u32 {
+        self.limit / 16 / BLOCK_BYTES as u32 * BLOCK_BYTES as u32
+    }
+}
+
+/// What a record is for. Tombstones may use a reserve that shards may not, or a full target could never be emptied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    Shard,
+    Tombstone,
+}
+
+/// Where there is room for a record.
+enum Room {
+    Here,
+    Next,
+    Later,
+    Full,
+}
+
 /// Where a record can go.
 pub(super) enum Place<F> {
     At { number: u32, life: u64, offset: u32, file: Arc<F> },
@@ -84,41 +107,33 @@ impl<F> Space<F> {
     }
 
     /// Takes the place for a record of so many bytes.
-    pub(super) fn place(&self, bytes: u32) -> Place<F> {
+    pub(super) fn place(&self, bytes: u32, purpose: Purpose) -> Place<F> {
         let mut state = self.lock();
-        let next_is_ready = state.next.is_some();
-        let full = state.full;
-        let Some(head) = &mut state.active else {
-            return if next_is_ready { Place::NextSegment } else { state.wait_or_full() };
-        };
-        let end = head.end.saturating_add(bytes);
-        if end <= head.zeroed {
-            let (number, offset, file) = (head.number, head.end, Arc::clone(&head.file));
-            head.end = end;
-            let runs_low = head.zeroed - end < ZERO_AHEAD_BYTES && head.zeroed < head.limit;
-            let runs_out = head.limit - end < ZERO_AHEAD_BYTES && !next_is_ready && !full;
-            let life = state.segments.get(&number).map_or(0, |segment| segment.header.life);
-            if runs_low || runs_out {
+        match state.room(bytes, purpose) {
+            Room::Here => {}
+            Room::Next => return Place::NextSegment,
+            Room::Full => return Place::Full,
+            Room::Later => {
                 self.work.notify_one();
+                return Place::NotYet;
             }
-            return Place::At { number, life, offset, file };
         }
-        if end <= head.limit {
+        let runs_low = state.runs_low(bytes);
+        let State { active, segments, .. } = &mut *state;
+        let Some(head) = active else { return Place::NotYet };
+        let (number, offset, file) = (head.number, head.end, Arc::clone(&head.file));
+        head.end += bytes;
+        if runs_low {
             self.work.notify_one();
-            return Place::NotYet;
         }
-        if next_is_ready { Place::NextSegment } else { state.wait_or_full() }
+        let life = segments.get(&number).map_or(0, |segment| segment.header.life);
+        Place::At { number, life, offset, file }
     }
 
     /// Waits until [`Space::place`] has something new to say.
-    pub(super) fn wait(&self, bytes: u32) {
+    pub(super) fn wait(&self, bytes: u32, purpose: Purpose) {
         let mut state = self.lock();
-        let has_room = |state: &State<F>| {
-            let room = state.active.as_ref().is_some_and(|head| head.end.saturating_add(bytes) <= head.zeroed);
-            let must_turn = state.active.as_ref().is_none_or(|head| head.end.saturating_add(bytes) > head.limit);
-            room || (must_turn && (state.next.is_some() || state.full)) || state.stopping
-        };
-        while !has_room(&state) {
+        while matches!(state.room(bytes, purpose), Room::Later) && !state.stopping {
             self.work.notify_one();
             self.ready.wait(&mut state);
         }
@@ -175,8 +190,36 @@ impl<F> State<F> {
         }
     }
 
-    fn wait_or_full(&self) -> Place<F> {
-        if self.full { Place::Full } else { Place::NotYet }
+    fn room(&self, bytes: u32, purpose: Purpose) -> Room {
+        let fits = |head: &Head<F>, reserve: u32| head.end.saturating_add(bytes) <= head.limit.saturating_sub(reserve);
+        let room_in = |head: &Head<F>| if head.end.saturating_add(bytes) <= head.zeroed { Room::Here } else { Room::Later };
+        match (&self.active, &self.next) {
+            (Some(head), Some(_)) if fits(head, 0) => room_in(head),
+            (_, Some(_)) => Room::Next,
+            (Some(head), None) if purpose == Purpose::Tombstone && fits(head, 0) => room_in(head),
+            (Some(head), None) if fits(head, head.reserve()) => room_in(head),
+            (_, None) if self.full => Room::Full,
+            (_, None) => Room::Later,
+        }
+    }
+
+    /// Whether maintenance has something to do once so many bytes are placed.
+    fn runs_low(&self, bytes: u32) -> bool {
+        let (no_next, full) = (self.next.is_none(), self.full);
+        self.active.as_ref().is_none_or(|head| {
+            let end = head.end.saturating_add(bytes);
+            let zeroes = head.zeroed.saturating_sub(end) < ZERO_AHEAD_BYTES && head.zeroed < head.limit;
+            zeroes || (no_next && !full && head.limit.saturating_sub(end) < ZERO_AHEAD_BYTES)
+        })
+    }
+
+    /// Whether a dead segment waits only for a checkpoint before it can live again.
+    pub(super) fn awaits_checkpoint(&self) -> bool {
+        let current = self.position().order;
+        let waits = |segment: &Segment| {
+            segment.live.records == 0 && (self.checkpointed_order..current).contains(&segment.header.order)
+        };
+        self.segments.values().any(waits)
     }
 
     /// Keeps an open file.

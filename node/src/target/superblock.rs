@@ -107,13 +107,14 @@ impl Fields<'_> {
 /// which may be created again.
 pub(super) fn create<D: Disk>(disk: &D, superblock: Superblock) -> Result<Held<D::File>, OpenError> {
     let names = disk.list()?;
+    let is_there = names.iter().any(|name| name == SUPERBLOCK);
+    if is_there && let Some(found) = read(disk, &disk.open(SUPERBLOCK)?)? {
+        return Err(OpenError::Exists { target: found.target });
+    }
     if names.iter().any(|name| super::segment::is_segment(name)) {
         return Err(OpenError::NotEmpty);
     }
-    if names.iter().any(|name| name == SUPERBLOCK) {
-        if let Some(found) = read(disk, &disk.open(SUPERBLOCK)?)? {
-            return Err(OpenError::Exists { target: found.target });
-        }
+    if is_there {
         disk.remove(SUPERBLOCK)?;
     }
     let file = disk.create(SUPERBLOCK)?;

@@ -84,7 +84,7 @@ pub fn wait<T>(receiver: &Receiver<T>) -> T {
 pub fn store_later(target: &TestTarget, number: u64, bytes: usize) -> Receiver<Result<(), ShardError>> {
     let (answer, answered) = channel();
     let (record, _) = record(number, bytes);
-    target.store(record, Box::new(move |outcome| drop(answer.send(outcome.result.map(drop)))));
+    target.store(record, Box::new(move |outcome| { let _ = answer.send(outcome.result.map(drop)); }));
     answered
 }
 
@@ -112,13 +112,13 @@ pub fn fetch(target: &TestTarget, number: u64, bytes: usize) -> Result<(), Shard
 
 pub fn verify(target: &TestTarget, number: u64, bytes: usize) -> Result<(), ShardError> {
     let (answer, answered) = channel();
-    target.verify(key(number, bytes), Box::new(move |result| drop(answer.send(result))));
+    target.verify(key(number, bytes), Box::new(move |result| { let _ = answer.send(result); }));
     wait(&answered)
 }
 
 pub fn delete(target: &TestTarget, keys: Vec<ShardKey>) -> Result<(), ShardError> {
     let (answer, answered) = channel();
-    target.delete(keys, Box::new(move |result| drop(answer.send(result.map(drop)))));
+    target.delete(keys, Box::new(move |result| { let _ = answer.send(result.map(drop)); }));
     wait(&answered)
 }
 
@@ -126,7 +126,7 @@ pub fn delete(target: &TestTarget, keys: Vec<ShardKey>) -> Result<(), ShardError
 pub struct Bench {
     pub disk: FaultyDisk,
     pub folder: tempfile::TempDir,
-    index_folders: u32,
+    pub index_folders: u32,
 }
 
 impl Bench {
