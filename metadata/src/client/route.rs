@@ -1,0 +1,220 @@
+//! Finding the leader of a group and staying with it.
+//!
+//! The replica that last answered for a group is asked first. One that does not lead says who does; one that is silent for
+//! [`ATTEMPT_TIMEOUT`] is passed over. All attempts of a command carry the same bytes, so it happens once.
+
+use crate::client::{MetadataConfig, MetadataError};
+use crate::net::{Expect, Frame, Hello, Identity, Kind, Link, LinkError, Role};
+use parking_lot::RwLock;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tenfour_types::MetaGroupId;
+
+/// One replica is waited for this long before another is asked.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Commands of group 0 wait for their fences, so they are waited for longer.
+const CLUSTER_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
+/// So is a change of members, which ends when the new one has caught up.
+const MEMBERS_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Rest between rounds over the replicas while there is no leader; doubled up to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
+/// Most replicas that are learned beyond the configured ones.
+const LEARNED_MAX: usize = 16;
+/// Groups whose leaders are remembered.
+const GROUPS_MAX: usize = 128;
+
+pub(super) struct Router {
+    identity: Identity,
+    deadline: Duration,
+    links: RwLock<Vec<Arc<Link>>>,
+    configured: usize,
+    /// Position in `links` of each group's likely leader.
+    leaders: Vec<AtomicUsize>,
+}
+
+/// What came of asking one replica.
+enum Attempt {
+    Answer(Frame),
+    /// Nothing happened there; the leader may be at this position.
+    Elsewhere(Option<usize>, String),
+    /// It may have been done.
+    Lost,
+}
+
+impl Router {
+    pub(super) fn new(config: &MetadataConfig) -> Self {
+        let hello = Hello::new(config.cluster, Role::Client);
+        let identity = Identity { key: config.cluster_key.clone(), hello };
+        let links = config.peers.iter().map(|peer| Arc::new(Link::new(*peer, identity.clone(), Expect::AnyReplica)));
+        let links: Vec<_> = links.collect();
+        Self {
+            identity,
+            deadline: config.deadline,
+            configured: links.len(),
+            links: RwLock::new(links),
+            leaders: (0..GROUPS_MAX).map(|_| AtomicUsize::new(0)).collect(),
+        }
+    }
+
+    /// Sends a command until it is decided.
+    pub(super) async fn command<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        group: MetaGroupId,
+        request: &impl Serialize,
+    ) -> Result<T, MetadataError> {
+        self.ask(kind, group, request, self.deadline, MetadataError::OutcomeUnknown).await
+    }
+
+    /// Sends a read until it is answered.
+    pub(super) async fn read<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        group: MetaGroupId,
+        request: &impl Serialize,
+    ) -> Result<T, MetadataError> {
+        let late = MetadataError::Unavailable("no answer in time".to_owned());
+        self.ask(kind, group, request, self.deadline, late).await
+    }
+
+    /// `late` is the error once the request may have been taken by a replica that did not answer.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        group: MetaGroupId,
+        request: &impl Serialize,
+        within: Duration,
+        late: MetadataError,
+    ) -> Result<T, MetadataError> {
+        let deadline = Instant::now() + within;
+        let (mut lost, mut tried, mut pause) = (false, 0, PAUSES.0);
+        let mut why = String::new();
+        let mut at = self.leader(group);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(if lost { late } else { MetadataError::Unavailable(why) });
+            }
+            let link = self.link(at);
+            match self.attempt(&link, kind, group, request, left).await? {
+                Attempt::Answer(frame) => {
+                    self.set_leader(group, at);
+                    return frame.decode().ok_or_else(super::unreadable);
+                }
+                Attempt::Elsewhere(Some(leader), _) if leader != at && tried < 2 * self.replicas() => {
+                    at = leader;
+                    tried += 1;
+                }
+                other => {
+                    match other {
+                        Attempt::Elsewhere(_, text) => why = text,
+                        _ => lost = true,
+                    }
+                    at += 1;
+                    tried += 1;
+                    if tried >= self.replicas() {
+                        tried = 0;
+                        tokio::time::sleep(pause.min(left)).await;
+                        pause = (pause * 2).min(PAUSES.1);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One replica's answer. An error is final.
+    async fn attempt(
+        &self,
+        link: &Link,
+        kind: Kind,
+        group: MetaGroupId,
+        request: &impl Serialize,
+        left: Duration,
+    ) -> Result<Attempt, MetadataError> {
+        let wait = left.min(match kind {
+            Kind::Cluster => CLUSTER_ATTEMPT_TIMEOUT,
+            Kind::Members => MEMBERS_ATTEMPT_TIMEOUT,
+            _ => ATTEMPT_TIMEOUT,
+        });
+        let pipe = match tokio::time::timeout(wait, link.pipe()).await {
+            Ok(Ok(pipe)) => pipe,
+            Ok(Err(error @ LinkError::Stranger(..))) if self.replicas() == 1 => {
+                return Err(MetadataError::Stranger(error.to_string()));
+            }
+            Ok(Err(error)) => return Ok(Attempt::Elsewhere(None, error.to_string())),
+            Err(_) => return Ok(Attempt::Elsewhere(None, "no connection in time".to_owned())),
+        };
+        let fill = |out: &mut Vec<u8>| {
+            postcard::to_io(request, out).map(drop).map_err(|_| std::io::ErrorKind::InvalidInput.into())
+        };
+        let frame = match pipe.ask_within(wait, kind, group.0, fill).await {
+            Ok(frame) => frame,
+            Err(LinkError::NotSent) => return Err(MetadataError::Refused(LinkError::NotSent.to_string())),
+            Err(LinkError::Broken) => return Ok(Attempt::Lost),
+            Err(error) => return Ok(Attempt::Elsewhere(None, error.to_string())),
+        };
+        Ok(match frame.kind {
+            Kind::Done => Attempt::Answer(frame),
+            Kind::NotLeader => {
+                let leader: Option<(u64, String)> = frame.decode().flatten();
+                let at = leader.and_then(|(id, address)| self.find(id, &address));
+                Attempt::Elsewhere(at, "the group has no leader".to_owned())
+            }
+            Kind::Undecided => Attempt::Lost,
+            Kind::Busy => Attempt::Elsewhere(None, "too many requests are waiting".to_owned()),
+            _ => return Err(MetadataError::Refused(frame.decode().unwrap_or_default())),
+        })
+    }
+
+    /// The position of a replica: by its id where a connection told it, else by its address, which is learned.
+    fn find(&self, id: u64, address: &str) -> Option<usize> {
+        let links = self.links.read();
+        let by_id = links.iter().position(|link| link.connected().is_some_and(|pipe| pipe.replica == id));
+        if by_id.is_some() {
+            return by_id;
+        }
+        let address: SocketAddr = address.parse().ok()?;
+        let by_address = links.iter().position(|link| link.address() == address);
+        if by_address.is_some() || links.len() >= self.configured + LEARNED_MAX {
+            return by_address;
+        }
+        drop(links);
+        let mut links = self.links.write();
+        links.push(Arc::new(Link::new(address, self.identity.clone(), Expect::AnyReplica)));
+        Some(links.len() - 1)
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Link>> {
+        self.links.read().clone()
+    }
+
+    fn replicas(&self) -> usize {
+        self.links.read().len().max(1)
+    }
+
+    fn link(&self, at: usize) -> Arc<Link> {
+        let links = self.links.read();
+        match links.get(at % links.len().max(1)) {
+            Some(link) => Arc::clone(link),
+            // Without any address there is nobody to ask: an address that refuses connections.
+            None => Arc::new(Link::new(([127, 0, 0, 1], 0).into(), self.identity.clone(), Expect::AnyReplica)),
+        }
+    }
+
+    fn leader(&self, group: MetaGroupId) -> usize {
+        self.leaders.get(usize::from(group.0)).map_or(0, |leader| leader.load(Ordering::Relaxed))
+    }
+
+    fn set_leader(&self, group: MetaGroupId, at: usize) {
+        let at = at % self.replicas();
+        if let Some(leader) = self.leaders.get(usize::from(group.0))
+            && leader.load(Ordering::Relaxed) != at
+        {
+            leader.store(at, Ordering::Relaxed);
+        }
+    }
+}
