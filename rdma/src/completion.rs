@@ -12,8 +12,9 @@ use tokio::sync::oneshot;
 /// Resolves when the peer has executed the operation: a WRITE is placed in its memory, a READ's bytes are here, a message
 /// was taken into its receive queue. Says nothing of durability.
 ///
-/// A completion that is held but not awaited costs no wake-up on `shm`; who learns of the outcome from the peer's next
-/// message anyway holds it until then. One that is dropped before it resolved is like one that was awaited and forgotten.
+/// On `shm`, only a completion that is awaited costs a wake-up. Who learns of the outcome from the peer's next message anyway
+/// may hold it until then, or drop it at once: the operation's memory is let go when the next event of the connection is
+/// handled, when someone waits for memory of the pool, or after a second at the latest.
 pub struct Completion<T> {
     receiver: oneshot::Receiver<Result<T, OperationError>>,
     /// Whom to tell that someone waits; taken when it was told or is no longer needed.
@@ -49,16 +50,6 @@ impl<T> Future for Completion<T> {
             self.interest = None;
             received.unwrap_or(Err(OperationError::Flushed))
         })
-    }
-}
-
-impl<T> Drop for Completion<T> {
-    fn drop(&mut self) {
-        if let Some(interest) = self.interest.take()
-            && self.receiver.is_empty()
-        {
-            interest.connection.link.want(interest.sequence);
-        }
     }
 }
 

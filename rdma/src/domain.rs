@@ -48,7 +48,16 @@ impl Domain {
     pub fn open(config: DomainConfig) -> Result<Domain, OpenError> {
         let pool = Pool::create(&format!("tenfour-{}", config.name), config.pool_bytes)
             .map_err(|source| OpenError::Memory { bytes: config.pool_bytes, source })?;
-        Ok(Self { shared: Arc::new(Shared { config, pool, links: Mutex::default() }) })
+        let shared = Arc::new(Shared { config, pool, links: Mutex::default() });
+        let weak = Arc::downgrade(&shared);
+        shared.pool.on_shortage(move || {
+            let shared = weak.upgrade();
+            let links =
+                shared.map(|shared| shared.links.lock().all.iter().flat_map(WeakLink::upgrade).collect());
+            let links: Vec<Link> = links.unwrap_or_default();
+            links.iter().for_each(|link| link.want(u64::MAX));
+        });
+        Ok(Self { shared })
     }
 
     /// The registered memory of this domain.

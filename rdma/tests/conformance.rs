@@ -1,6 +1,7 @@
 //! What every provider does, told once: the operations that succeed.
 //!
 //! A provider joins by a line in `providers!`; the refusals are in `conformance_refusals.rs`.
+#![allow(clippy::unwrap_used)] // The helpers of tests are tests too.
 
 mod common;
 
@@ -36,6 +37,7 @@ providers!(
     one_frozen_buffer_fans_out_to_fourteen,
     a_cancelled_wait_cancels_nothing,
     a_completion_nobody_awaits_returns_its_memory,
+    memory_is_let_go_when_someone_waits_for_it,
     a_sealed_grant_hands_its_buffer_over,
 );
 
@@ -335,4 +337,20 @@ async fn a_sealed_grant_hands_its_buffer_over(provider: Provider) {
     drop(grant.seal().await);
     let refused = client.write(frozen(&fabric.client, &[0; 1]), stale, None).await;
     assert_eq!(refused, Err(OperationError::RemoteAccess));
+}
+
+/// Twenty times the pool goes through it, with nobody awaiting a completion and no message coming back.
+async fn memory_is_let_go_when_someone_waits_for_it(provider: Provider) {
+    let mut fabric = Fabric::new(provider).await;
+    let (client, server) = fabric.connect().await;
+    let grant = granted(&server, &fabric.server, 1 << 20).await;
+    let started = std::time::Instant::now();
+    for round in 0..320u32 {
+        let mut buffer = fabric.client.pool().lease(1 << 20).await.unwrap();
+        buffer.fill(round as u8);
+        drop(client.post_write(buffer.freeze(), grant.remote(), None).await.unwrap());
+    }
+    assert!(started.elapsed().as_secs() < 5, "took {:?}", started.elapsed());
+    client.send(Bytes::from_static(b"done")).await.unwrap();
+    assert!(grant.seal().await.iter().all(|byte| *byte == 319u32 as u8));
 }

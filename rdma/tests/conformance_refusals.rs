@@ -1,4 +1,5 @@
 //! What every provider refuses, and what becomes of both ends then.
+#![allow(clippy::unwrap_used)] // The helpers of tests are tests too.
 
 mod common;
 

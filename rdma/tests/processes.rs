@@ -1,6 +1,7 @@
 //! The fabric between real processes: peers that are killed, that pause, and that wake late.
 //!
 //! The peer is this very test binary, started again with `TENFOUR_FABRIC_PEER` set.
+#![allow(clippy::unwrap_used)] // The helpers of tests are tests too.
 
 mod common;
 

@@ -39,11 +39,14 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    /// Reports success, handing a READ's buffer back. Drops the rest.
+    /// Reports success, handing a READ's buffer back. Whoever learns of it finds that the operation has let go of its memory.
     pub(crate) fn succeed(self) {
-        // A receiver that is gone has stopped waiting: the memory returns to its pool right here.
+        // A receiver that is gone has stopped waiting: a buffer returns to its pool right here.
         match (self.done, self.operation) {
-            (Done::Unit(done), _) => drop(done.send(Ok(()))),
+            (Done::Unit(done), operation) => {
+                drop(operation);
+                let _ = done.send(Ok(()));
+            }
             (Done::Buffer(done), Operation::Read { into, .. }) => drop(done.send(Ok(into))),
             (Done::ByNext | Done::Buffer(_), _) => {}
         }

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::oneshot;
 
 /// Leases of one pool that may wait.
@@ -31,12 +32,21 @@ impl Pool {
         let mapping = Mapping::create(name, bytes)?;
         mapping.advise_huge_pages();
         let state = State { allocator: Allocator::new(count), waiters: VecDeque::new() };
-        Ok(Self { shared: Arc::new(Shared { mapping, state: Mutex::new(state) }) })
+        let (short, reclaim) = (AtomicBool::new(false), OnceLock::new());
+        let shared = Shared { mapping, state: Mutex::new(state), short, reclaim };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// A buffer of `bytes`, unless there is no room now or someone waits.
     pub fn try_lease(&self, bytes: usize) -> Option<Buffer> {
-        let pages = pages_of(bytes)?;
+        let pages = pages_of(bytes).filter(|_| bytes <= self.capacity_bytes())?;
+        self.try_lease_pages(pages, bytes).or_else(|| {
+            self.shared.reclaim();
+            self.try_lease_pages(pages, bytes)
+        })
+    }
+
+    fn try_lease_pages(&self, pages: u32, bytes: usize) -> Option<Buffer> {
         let mut state = self.shared.state.lock();
         if !state.waiters.is_empty() {
             return None;
@@ -62,9 +72,11 @@ impl Pool {
             }
             let (grant, granted) = oneshot::channel();
             state.waiters.push_back(Waiter { pages, bytes, grant });
+            self.shared.short.store(true, Ordering::Release);
             granted
         };
         let mut turn = Turn { shared: &self.shared, granted: Some(granted) };
+        self.shared.reclaim();
         match turn.granted.as_mut() {
             // The sender lives in the queue of a pool that `self` keeps alive, until it is used.
             Some(granted) => granted.await.map_err(|_| LeaseError::Overloaded),
@@ -80,6 +92,17 @@ impl Pool {
     /// What nobody owns now; not necessarily in one piece.
     pub fn free_bytes(&self) -> usize {
         self.shared.state.lock().allocator.free_pages() as usize * PAGE_BYTES
+    }
+
+    /// Whether someone waits.
+    pub(crate) fn is_short(&self) -> bool {
+        self.shared.short.load(Ordering::Acquire)
+    }
+
+    /// What to do when there is no room: it may make finished operations let go of their memory. Set once.
+    pub(crate) fn on_shortage(&self, reclaim: impl Fn() + Send + Sync + 'static) {
+        // A second one would be a second domain with this pool, and there is none.
+        let _ = self.shared.reclaim.set(Box::new(reclaim));
     }
 
     pub(crate) fn mapping(&self) -> &Mapping {
@@ -108,6 +131,9 @@ fn pages_of(bytes: usize) -> Option<u32> {
 pub(super) struct Shared {
     pub(super) mapping: Mapping,
     state: Mutex<State>,
+    /// Whether `state.waiters` has anyone, to be read without the lock.
+    short: AtomicBool,
+    reclaim: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 struct State {
@@ -122,6 +148,13 @@ struct Waiter {
 }
 
 impl Shared {
+    /// Called without any lock: what it frees comes back through `release`.
+    fn reclaim(&self) {
+        if let Some(reclaim) = self.reclaim.get() {
+            reclaim();
+        }
+    }
+
     pub(super) fn release(self: &Arc<Self>, first_page: u32, pages: u32) {
         let served = {
             let mut state = self.state.lock();
@@ -148,6 +181,7 @@ impl Shared {
                 }
             }
         }
+        self.short.store(!state.waiters.is_empty(), Ordering::Release);
         served
     }
 }

@@ -22,7 +22,8 @@ pub(super) struct Ring {
 }
 
 impl ShmLink {
-    /// Posts a chain: into the ring, or behind what waits for room in it.
+    /// Posts a chain: into the ring, or behind what waits for room in it. Someone waits for completions when there is no room, in
+    /// the ring or in the pool.
     pub(crate) fn post(&self, chain: impl Iterator<Item = (Operation, Done)>) -> Result<u64, OperationError> {
         let mut posted = 0;
         let waits = {
@@ -33,7 +34,7 @@ impl ShmLink {
                 ring.unplaced += 1;
             }
             self.place(&mut state, &mut ring);
-            ring.unplaced > 0
+            ring.unplaced > 0 || self.pair.pool.is_short()
         };
         self.doorbell.ring(&self.peer);
         if waits {

@@ -31,6 +31,7 @@ mod initiator;
 mod peer;
 mod reactor;
 mod setup;
+mod tests;
 
 use crate::engine::send_queue::Operation;
 use crate::engine::{Ended, QueuePair};

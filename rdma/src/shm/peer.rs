@@ -56,7 +56,7 @@ impl PeerMapping {
         // a unique reference to our own memory, which no peer's file backs, so that they do not overlap. No Rust reference
         // to the source exists; another process may write to it, and any value it takes is acceptable.
         unsafe {
-            std::ptr::copy_nonoverlapping(self.base.as_ptr().add(offset), into.as_mut_ptr(), into.len())
+            std::ptr::copy_nonoverlapping(self.base.as_ptr().add(offset), into.as_mut_ptr(), into.len());
         };
         let copied = self.copied.fetch_add(into.len(), Ordering::Relaxed);
         if copied >= RESIDENT_BYTES_MAX {

@@ -11,6 +11,7 @@
 
 pub(crate) mod frame;
 mod reader;
+mod tests;
 mod writer;
 
 use crate::config::PRIVATE_DATA_BYTES_MAX;

@@ -102,11 +102,13 @@ impl<'a> Reader<'a> {
                 self.link.flush();
             }
             Frame::Ack { sequence } => {
+                self.link.outbox.settle();
                 self.link.pair.sends.complete_through(sequence).map_err(End::Refused)?;
             }
             Frame::ReadData { sequence, bytes } => self.read_data(sequence, bytes).await?,
             Frame::Refuse { sequence, code } => {
                 let before = sequence.checked_sub(1).ok_or(End::Refused(OperationError::RemoteOperation))?;
+                self.link.outbox.settle();
                 self.link.pair.sends.complete_through(before).map_err(End::Refused)?;
                 return Err(End::Refused(OperationError::from_code(code)));
             }
@@ -216,6 +218,7 @@ impl<'a> Reader<'a> {
     async fn read_data(&mut self, sequence: u64, bytes: u32) -> Result<(), End> {
         let violation = || End::Refused(OperationError::RemoteOperation);
         let before = sequence.checked_sub(1).ok_or_else(violation)?;
+        self.link.outbox.settle();
         let sends = &self.link.pair.sends;
         sends.complete_through(before).map_err(End::Refused)?;
         let front = {

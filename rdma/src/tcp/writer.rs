@@ -98,9 +98,19 @@ impl Outbox {
         state.finished = true;
     }
 
+    /// Waits for a write in progress on another thread, so that what it has sent is let go of. The peer can answer before
+    /// `writev(2)` has returned here.
+    pub(super) fn settle(&self) {
+        drop(self.state.lock());
+    }
+
     /// Whether a peer has made us queue more than we may.
     pub(super) fn overflowed(&self) -> bool {
         self.state.lock().overflowed
+    }
+
+    fn is_finished(&self) -> bool {
+        self.state.lock().finished
     }
 
     pub(super) fn wake(&self) {
@@ -176,9 +186,10 @@ impl State {
 /// Goes on when the socket was full; ends the stream when the connection has failed and the last frame is out.
 pub(super) async fn run(link: &TcpLink) {
     let outbox = &link.outbox;
-    while link.pair.error().is_none() {
+    // The connection's error state is entered a moment before its last frame is queued: only that counts here.
+    while !outbox.is_finished() {
         outbox.work.notified().await;
-        while link.pair.error().is_none() && !outbox.resume(&link.stream) {
+        while !outbox.is_finished() && !outbox.resume(&link.stream) {
             tokio::select! {
                 writable = link.stream.writable() => if writable.is_err() { break },
                 () = outbox.work.notified() => {}
