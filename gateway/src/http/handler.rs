@@ -1,0 +1,149 @@
+//! One request: the health check, our guards, the S3 library, and what every answer carries.
+
+use super::auth::{Door, Users};
+use super::body::{CheckedBody, Failure};
+use super::connection::ServeError;
+use super::errors::{Refusal, s3};
+use super::expect::Expected;
+use super::guard::{self, Admitted, FORM_BYTES_MAX, Proof, Rules, XML_BYTES_MAX};
+use super::payload::Parcel;
+use super::service::Front;
+use super::HttpConfig;
+use crate::ops::Backend;
+use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, StatusCode};
+use s3s::config::{S3Config, StaticConfigProvider};
+use s3s::host::SingleDomain;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{Body, HttpError, HttpResponse, S3Error};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use tokio::sync::Semaphore;
+use tracing::debug;
+
+/// Where anybody may ask whether this process answers.
+pub const HEALTH_PATH: &str = "/-/health";
+/// Forms that are held in memory at once.
+const FORMS_AT_ONCE: usize = 4;
+/// How far a request's clock may be off, seconds (as S3 has it).
+const CLOCK_SKEW_MAX_SECONDS: u32 = 15 * 60;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
+const SERVER: HeaderName = HeaderName::from_static("server");
+
+/// Answers requests.
+pub struct Handler<B> {
+    service: S3Service,
+    rules: Rules,
+    forms: Semaphore,
+    ids: AtomicU64,
+    backend: std::marker::PhantomData<fn() -> B>,
+}
+
+impl<B: Backend> Handler<B> {
+    /// Over a backend.
+    pub fn new(backend: B, config: &HttpConfig) -> Result<Self, ServeError> {
+        let mut limits = S3Config::default();
+        limits.xml_max_body_size = usize::try_from(XML_BYTES_MAX).unwrap_or(usize::MAX);
+        limits.post_object_max_file_size = FORM_BYTES_MAX;
+        limits.form_max_field_size = 64 << 10;
+        limits.form_max_fields_size = 256 << 10;
+        limits.form_max_parts = 100;
+        limits.presigned_url_max_skew_time_secs = CLOCK_SKEW_MAX_SECONDS;
+        let mut builder = S3ServiceBuilder::new(Front::new(backend.clone(), &config.region));
+        builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits))));
+        builder.set_auth(Users::new(backend.clone()));
+        builder.set_access(Door(backend));
+        if let Some(domain) = &config.domain {
+            let host = SingleDomain::new(domain).map_err(|_| ServeError::Domain(domain.clone()))?;
+            builder.set_host(host);
+        }
+        let rules = Rules { region: config.region.clone(), sigv2: config.sigv2, domain: config.domain.clone() };
+        Ok(Self {
+            service: builder.build(),
+            rules,
+            forms: Semaphore::new(FORMS_AT_ONCE),
+            ids: AtomicU64::new(rand::random()),
+            backend: std::marker::PhantomData,
+        })
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<HttpResponse, HttpError> {
+        if request.uri().path() == HEALTH_PATH && matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Ok(HttpResponse::new(Body::from("ok\n".to_owned())));
+        }
+        let begun = Instant::now();
+        let id = self.request_id();
+        let (parts, body) = request.into_parts();
+        let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
+        let mut response = match guard::admit(&parts, &self.rules) {
+            Ok(admitted) => self.pass_on(parts, body, admitted, &id).await?,
+            Err(refusal) => refuse(refusal, &id)?,
+        };
+        if response.status() == StatusCode::NOT_MODIFIED {
+            *response.body_mut() = Body::empty();
+        }
+        let headers = response.headers_mut();
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        headers.insert(SERVER, HeaderValue::from_static("tenfour"));
+        debug!(
+            target: "tenfour_gateway::access",
+            %peer, %method, path, status = response.status().as_u16(), id, first_byte_us = begun.elapsed().as_micros(),
+        );
+        Ok(response)
+    }
+
+    async fn pass_on(&self, mut parts: Parts, body: Incoming, admitted: Admitted, id: &str) -> Result<HttpResponse, HttpError> {
+        let Admitted { proof, payload } = admitted;
+        if let Some(payload) = payload {
+            let header = if let Proof::Header(header) = proof { Some(header) } else { None };
+            parts.extensions.insert(Parcel::new(body, payload, header));
+            return self.service.call(Request::from_parts(parts, Body::empty())).await;
+        }
+        let is_form = proof == Proof::Form;
+        let _permit = if is_form { self.forms.acquire().await.ok() } else { None };
+        match checked(&parts, body, is_form) {
+            Ok((body, failure)) => {
+                let response = self.service.call(Request::from_parts(parts, body)).await?;
+                match failure.and_then(|failure| failure.get().cloned()) {
+                    Some(error) => refuse(error, id),
+                    None => Ok(response),
+                }
+            }
+            Err(refusal) => refuse(refusal, id),
+        }
+    }
+
+    fn request_id(&self) -> String {
+        // An odd factor permutes the numbers, so that neighbours do not look alike.
+        let number = self.ids.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        format!("{number:016X}")
+    }
+}
+
+/// The body as the library may read it.
+fn checked(parts: &Parts, body: Incoming, is_form: bool) -> Result<(Body, Option<Failure>), Refusal> {
+    use hyper::body::Body as _;
+    if body.is_end_stream() {
+        return Ok((Body::empty(), None));
+    }
+    let expected = if is_form { Expected::default() } else { Expected::of(&parts.headers)? };
+    let streaming = |value: &HeaderValue| value.as_bytes().starts_with(b"STREAMING-");
+    let is_framed = parts.headers.get("x-amz-content-sha256").is_some_and(streaming);
+    let most = if is_form { FORM_BYTES_MAX } else { XML_BYTES_MAX };
+    let (body, failure) = CheckedBody::new(body, most, expected, is_framed);
+    Ok((Body::http_body_unsync(body), Some(failure)))
+}
+
+fn refuse(refusal: impl Into<Refusal>, id: &str) -> Result<HttpResponse, HttpError> {
+    let mut error: S3Error = s3(refusal);
+    error.set_request_id(id);
+    error.to_http_response().map_err(|error| HttpError::new(Box::new(error)))
+}
