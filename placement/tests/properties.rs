@@ -319,6 +319,28 @@ fn a_slot_that_moves_again_and_back_keeps_every_holder_once() {
 }
 
 #[test]
+fn a_slot_that_moved_often_is_left_alone_until_it_is_whole() {
+    let mut map = cluster(&[1; 20], 1);
+    let mut rows = plan(&map, 64);
+    add_node(&mut map, 20, "rack0", 1);
+    let with_chains = |rows: &mut Vec<Row>, length: u32| {
+        let sources: Vec<TargetId> = (100..100 + length).map(TargetId).collect();
+        rows.iter_mut().flat_map(|row| &mut row.slots).for_each(|slot| slot.sources.clone_from(&sources));
+    };
+    with_chains(&mut rows, 4);
+    assert_eq!(diff(&rows, &rebalance(&rows, &map)), []);
+    with_chains(&mut rows, 3);
+    assert!(!diff(&rows, &rebalance(&rows, &map)).is_empty());
+    with_chains(&mut rows, 4);
+    map.nodes.get_mut(&NodeId(3)).expect("there").state = NodeState::Out;
+    assert_eq!(
+        diff(&rows, &rebalance(&rows, &map)).len(),
+        loads(&map, &rows)[&TargetId(3)],
+        "what must move does"
+    );
+}
+
+#[test]
 fn without_any_target_there_is_no_plan_and_no_change() {
     let mut map = cluster(&[1; 14], 1);
     let rows = plan(&map, 64);
@@ -392,6 +414,19 @@ fn with_fourteen_nodes_and_four_of_them_dead_no_node_gets_three_shards() {
             ShardIndex::all().filter(|index| !absent.contains(index)).map(|index| row.slot(index).target);
         let all: Vec<TargetId> = kept.chain(substitutes.iter().map(|&(_, target)| target)).collect();
         assert_eq!(shape(all, |target| map.node_of(target)), even(TOTAL, 10));
+    }
+}
+
+#[test]
+fn the_node_of_a_target_that_just_failed_is_not_the_next_one_tried() {
+    let mut map = cluster(&[1; 14], 1);
+    map.groups = plan(&map, 1);
+    add_node(&mut map, 14, "rack0", 2);
+    add_node(&mut map, 15, "rack0", 1);
+    for seed in 0..100 {
+        let chosen =
+            map.substitutes(GroupId(0), &indexes(&[4]), &[TargetId(14)], seed).expect("two are spare");
+        assert_eq!(chosen[0].1, TargetId(16), "not the other target of the same node");
     }
 }
 
