@@ -6,10 +6,13 @@ use crate::layout::cluster_section_of;
 use crate::table;
 use anyhow::{Result, bail};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tenfour_metadata::api::cluster::ClusterStatus;
 use tenfour_metadata::api::{ClusterAnswer, ClusterQuery};
+use tenfour_metadata::{GroupStatus, MetadataStatus};
 use tenfour_placement::{ClusterMap, NodeState};
+use tenfour_types::MetaGroupId;
 
 /// Which cluster.
 #[derive(clap::Args, Clone, Debug)]
@@ -80,27 +83,46 @@ pub async fn run(arguments: StatusArguments) -> Result<()> {
         &map.nodes.iter().map(row).collect::<Vec<_>>(),
     );
     println!();
-    let rows: Vec<Vec<String>> = groups
-        .groups
-        .iter()
-        .map(|group| {
-            let leader = group.leader.map_or("none".to_owned(), |leader| format!("meta-{leader}"));
-            let members = group.voters.len();
-            vec![
-                group.group.to_string(),
-                leader,
-                group.term.to_string(),
-                group.applied.to_string(),
-                members.to_string(),
-                (members.saturating_sub(1) / 2).to_string(),
-            ]
-        })
-        .collect();
-    table::print(&["metadata group", "leader", "term", "applied", "voters", "may lose"], &rows);
+    table::print(
+        &["metadata group", "leader", "term", "applied", "voters", "may lose"],
+        &group_rows(&groups),
+    );
+    for address in &groups.silent {
+        println!("  no answer from the metadata replica at {address}");
+    }
     if !status.fences_pending.is_empty() {
         println!("\nnot yet fenced: {:?}", status.fences_pending);
     }
     Ok(())
+}
+
+/// One row a metadata group, as its leader sees it, or as somebody does when it has none.
+fn group_rows(status: &MetadataStatus) -> Vec<Vec<String>> {
+    let mut views: BTreeMap<MetaGroupId, (bool, &GroupStatus)> = BTreeMap::new();
+    for (_, replica) in &status.replicas {
+        for group in &replica.groups {
+            let leads = group.leader == Some(replica.replica);
+            if leads || !views.contains_key(&group.group) {
+                views.insert(group.group, (leads, group));
+            }
+        }
+    }
+    let row = |(leads, group): &(bool, &GroupStatus)| {
+        let leader =
+            group.leader.filter(|_| *leads).map_or("NONE".to_owned(), |leader| format!("meta-{leader}"));
+        let answering =
+            status.replicas.iter().filter(|(_, replica)| group.voters.contains(&replica.replica)).count();
+        let spare = answering.saturating_sub(group.voters.len() / 2 + 1);
+        vec![
+            group.group.to_string(),
+            leader,
+            group.term.to_string(),
+            group.applied_index.to_string(),
+            format!("{answering} of {}", group.voters.len()),
+            spare.to_string(),
+        ]
+    };
+    views.values().map(row).collect()
 }
 
 /// In words, what the worst placement group can still lose.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use std::sync::Arc;
 use std::time::Duration;
 use tenfour_erasure::Codec;
-use tenfour_gateway::http::HttpConfig;
+use tenfour_gateway::http::{HttpConfig, Server, SigV2};
 use tenfour_gateway::{Gateway, GatewayConfig};
 use tenfour_rdma::Provider;
 
@@ -14,14 +14,16 @@ use tenfour_rdma::Provider;
 pub async fn run(arguments: ProcessArguments) -> Result<()> {
     let file: GatewayFile = config::read(&arguments.config)?;
     let gateway = Gateway::start(gateway_config(&file)?).await.context("the gateway cannot start")?;
-    let listener = tenfour_gateway::http::bind(http_config(&file)?).await?;
+    let server = Server::bind(gateway.clone(), http_config(&file)?).await?;
     announce_ready();
-    let ending = async {
-        let _ = asked_to_end(arguments.end_with_stdin).await;
+    let asked_to_end = async {
+        if let Err(error) = asked_to_end(arguments.end_with_stdin).await {
+            tracing::error!(%error, "signals cannot be waited for");
+        }
     };
-    let served = listener.serve(gateway.clone(), ending).await;
+    server.run(asked_to_end).await;
     gateway.shutdown().await;
-    served.context("S3 is no longer served")
+    Ok(())
 }
 
 fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {
@@ -39,13 +41,18 @@ fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {
 }
 
 fn http_config(file: &GatewayFile) -> Result<HttpConfig> {
-    let mut config = HttpConfig::new(file.listen, &file.region);
-    config.domain.clone_from(&file.domain);
-    config.sigv2 = match file.sigv2.parse() {
-        Ok(sigv2) => sigv2,
-        Err(_) => bail!("sigv2 = {:?}: it is off, presigned or on", file.sigv2),
-    };
-    Ok(config)
+    Ok(HttpConfig {
+        listen: file.listen,
+        region: file.region.clone(),
+        domain: file.domain.clone(),
+        sigv2: match file.sigv2.as_str() {
+            "off" => SigV2::Off,
+            "presigned" => SigV2::Presigned,
+            "on" => SigV2::On,
+            other => bail!("sigv2 = {other:?}: it is off, presigned or on"),
+        },
+        ..HttpConfig::default()
+    })
 }
 
 /// The provider of that name.

@@ -19,7 +19,12 @@ pub async fn run(arguments: ProcessArguments) -> Result<()> {
     let file: NodeFile = config::read(&arguments.config)?;
     let metadata = cluster::connect(&file.cluster).await?;
     let map = metadata.refresh_map().await?;
-    let node = Node::start(node_config(&file, &map)?).await.context("the node cannot start")?;
+    let config = node_config(&file, &map)?;
+    for target in config.targets.iter().filter(|target| target.create) {
+        std::fs::create_dir_all(&target.folder)
+            .with_context(|| format!("cannot create {}", target.folder.display()))?;
+    }
+    let node = Node::start(config).await.context("the node cannot start")?;
     register(&metadata, &file).await?;
     announce_ready();
     tokio::select! {
@@ -50,7 +55,7 @@ fn node_config(file: &NodeFile, map: &ClusterMap) -> Result<NodeConfig> {
             .context("listen")?,
         targets: file.targets.iter().map(target).collect(),
         staging_bytes: file.staging.as_usize(),
-        segment_bytes: file.segment.0,
+        segment_bytes: u32::try_from(file.segment.0).context("segment: at most 4GiB")?,
         ..NodeConfig::new(file.cluster.cluster_id()?, file.cluster.cluster_key()?, NodeId(file.id))
     })
 }
@@ -73,9 +78,16 @@ async fn register(metadata: &Metadata, file: &NodeFile) -> Result<()> {
 async fn beat(metadata: &Metadata, node: &Node, id: NodeId) {
     let mut ticks = interval(Duration::from_millis(NODE_HEARTBEAT_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut poisoned = node.poisoned();
     loop {
-        ticks.tick().await;
-        let heartbeat = Heartbeat { node: id, epoch: metadata.map().epoch, poisoned: node.poisoned() };
+        // A poisoned target is told at once, not at the next beat.
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Ok(()) = poisoned.changed() => {}
+        }
+        let epoch = metadata.map().epoch;
+        node.set_epoch(epoch);
+        let heartbeat = Heartbeat { node: id, epoch, poisoned: poisoned.borrow_and_update().clone() };
         if let Err(error) = metadata.heartbeat(heartbeat).await {
             tracing::warn!(%error, "heartbeat not delivered");
         }
