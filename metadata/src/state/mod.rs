@@ -8,6 +8,8 @@ mod cluster;
 mod index;
 mod keys;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 pub use cluster::{
     ClusterApplied, ClusterOverview, apply_cluster, cluster_config, cluster_map, pending_fences,

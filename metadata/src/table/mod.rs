@@ -12,6 +12,8 @@ mod memory;
 mod overlay;
 mod sled;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use fjall::FjallStore;
 pub use memory::{MemoryStore, MemoryTable};
@@ -124,7 +126,7 @@ pub trait Table {
 
 /// A table that can be written; what was written is read back at once.
 pub trait TableMut: Table {
-    /// Sets the value of a key.
+    /// Sets the value of a key of 1 to 65,535 bytes.
     fn put(&mut self, space: Space, key: Vec<u8>, value: Vec<u8>);
     /// Removes a key, if it is there.
     fn remove(&mut self, space: Space, key: &[u8]);

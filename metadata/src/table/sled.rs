@@ -67,14 +67,14 @@ impl SledStore {
 
 impl Store for SledStore {
     fn read<R>(&self, read: impl FnOnce(&dyn Table) -> Result<R, TableError>) -> Result<R, TableError> {
-        let view = Arc::clone(&self.mirror.read());
-        read(&*view)
+        // Under the lock: a second owner of the mirror would make the next commit copy it all.
+        read(&**self.mirror.read())
     }
 
     fn commit(&self, changes: Changes) -> Result<(), TableError> {
         let current = self.current.lock();
         let mut batch = sled::Batch::default();
-        let before = Arc::clone(&self.mirror.read());
+        let before = self.mirror.read();
         for (space, key, value) in changes.iter() {
             let old_pieces = before.get(space, key)?.map_or(0, |old| piece_count(old.len()));
             let pieces = value.map_or(0, |value| piece_count(value.len()));

@@ -19,6 +19,8 @@ const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 16;
 const ROW_HEAD_BYTES: usize = 9;
 const HASH_BYTES: usize = 16;
+/// Longest key of any store, bytes.
+const KEY_BYTES_MAX: usize = u16::MAX as usize;
 /// A chunk is closed when it has grown to this.
 const CHUNK_BYTES: usize = 256 << 10;
 /// Largest chunk that is read: one row may exceed `CHUNK_BYTES` by a Raft entry's size many times over, no more.
@@ -211,7 +213,8 @@ fn take_chunk(
     let mut rows = 0;
     while !chunk.is_empty() {
         let (Row { space, key, value }, rest) = split_row(chunk).ok_or(SnapshotError::Corrupt)?;
-        if last.as_ref().is_some_and(|(at, before)| (*at, before.as_slice()) >= (space, key)) {
+        let key_fits = (1..=KEY_BYTES_MAX).contains(&key.len());
+        if !key_fits || last.as_ref().is_some_and(|(at, before)| (*at, before.as_slice()) >= (space, key)) {
             return Err(SnapshotError::Corrupt.into());
         }
         let kept = last.get_or_insert_with(|| (space, Vec::new()));
