@@ -38,17 +38,25 @@ pub(super) struct Appender<D: Disk, M> {
     engine: D::Engine,
     queue: Arc<Queue<Append<M>>>,
     next_sequence: u64,
+    /// What recovery found torn: nothing is stored before it is buried.
+    torn: Vec<Tombstone>,
 }
 
 impl<D: Disk, M: RecordMemory> Appender<D, M> {
-    pub(super) fn new(shared: Arc<Shared<D>>, queue: Arc<Queue<Append<M>>>) -> std::io::Result<Self> {
+    pub(super) fn new(
+        shared: Arc<Shared<D>>,
+        queue: Arc<Queue<Append<M>>>,
+        torn: Vec<Tombstone>,
+    ) -> std::io::Result<Self> {
         let (engine, next_sequence) = (shared.disk.engine()?, shared.space.lock().next_sequence);
-        Ok(Self { shared, engine, queue, next_sequence })
+        Ok(Self { shared, engine, queue, next_sequence, torn })
     }
 
     /// Commits group after group until the queue is closed, then leaves a checkpoint for maintenance to write.
     pub(super) fn run(mut self) {
         let mut jobs = Vec::new();
+        // An error comes up again, and is answered, with the first store.
+        let _ = self.bury_torn();
         while self.queue.take(&mut jobs, BATCH_JOBS_MAX) {
             self.append(&mut jobs);
             self.checkpoint_if_due();
@@ -101,7 +109,10 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
             _ => {}
         }
         let length = record.header().record_bytes() as u32;
-        let (batch, placed) = self.place(batch, length, Purpose::Shard);
+        let (batch, placed) = match self.bury_torn() {
+            Ok(()) => self.place(batch, length, Purpose::Shard),
+            Err(error) => (batch, Err(error)),
+        };
         let (segment, offset, stamp) = match placed {
             Ok(placed) => placed,
             Err(error) => {
@@ -136,7 +147,7 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
             match self.shared.space.place(length, purpose) {
                 Place::At { number, life, offset, file } => {
                     if batch.place.is_none() {
-                        batch.place = Some(BatchPlace { segment: number, file, offset });
+                        batch.place = Some(BatchPlace { file, offset });
                     }
                     let stamp = Stamp { segment: life, sequence: self.next_sequence, record_bytes: length };
                     self.next_sequence += 1;
@@ -219,6 +230,17 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
             proof = Some(self.bury(entries, rows)?);
         }
         proof.ok_or(ShardError::TargetOut)
+    }
+
+    /// Buries what recovery found torn. It is in no index, so no row changes. A crash before it is durable finds the segment still
+    /// the last one, and the torn records again.
+    fn bury_torn(&mut self) -> Result<(), ShardError> {
+        while !self.torn.is_empty() {
+            let entries: Vec<_> = self.torn.iter().take(TOMBSTONES_MAX).copied().collect();
+            self.bury(&entries, &[])?;
+            self.torn.drain(..entries.len());
+        }
+        Ok(())
     }
 
     fn tombstones(&self, buried: &[(ShardKey, Row)]) -> Vec<Tombstone> {

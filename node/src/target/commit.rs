@@ -9,7 +9,6 @@ use super::record::{RecordMemory, ShardKey, Tombstone, Verified};
 use super::shared::Shared;
 use crate::disk::{AlignedBuffer, Disk, Engine};
 use std::collections::HashSet;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tenfour_types::shard_service::ShardError;
@@ -42,7 +41,6 @@ pub(super) struct Batch<F, M> {
 }
 
 pub(super) struct BatchPlace<F> {
-    pub(super) segment: u32,
     pub(super) file: Arc<F>,
     pub(super) offset: u32,
 }
@@ -100,10 +98,7 @@ impl<F, M: RecordMemory> Batch<F, M> {
         let parts: Vec<&[u8]> = self.records.iter().map(|record| record.verified.bytes()).collect();
         match engine.write(&place.file, u64::from(place.offset), &parts) {
             Ok(()) => Ok(Written(self)),
-            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
-                shared.space.give_back(place.segment, place.offset);
-                Err(self.fail(ShardError::TargetFull))
-            }
+            // No space is an error like any other here: the space was written before.
             Err(error) => {
                 shared.health.poison("writing records", &error);
                 Err(self.fail(ShardError::TargetOut))
@@ -191,17 +186,8 @@ pub(super) fn bury<D: Disk>(
     record: &AlignedBuffer,
 ) -> Result<Durable, ShardError> {
     let written = engine.write(&place.file, u64::from(place.offset), &[record]);
-    match written {
-        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
-            shared.space.give_back(place.segment, place.offset);
-            return Err(ShardError::TargetFull);
-        }
-        Err(error) => shared.health.poison("writing tombstones", &error),
-        Ok(()) => {
-            if let Err(error) = flush_counted(engine, place.file.as_ref(), shared) {
-                shared.health.poison("flushing tombstones", &error);
-            }
-        }
+    if let Err(error) = written.and_then(|()| flush_counted(engine, place.file.as_ref(), shared)) {
+        shared.health.poison("writing tombstones", &error);
     }
     if let Err(why) = shared.check_folder() {
         shared.health.poison("looking at the folder", &why);

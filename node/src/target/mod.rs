@@ -130,7 +130,7 @@ impl<M: RecordMemory> Target<M> {
         settings: TargetSettings,
         on_poison: OnPoison,
     ) -> Result<Self, OpenError> {
-        let open::Recovered { index, space } = open::recover(&disk, &held.superblock, settings.capacity_bytes)?;
+        let open::Recovered { index, space, torn } = open::recover(&disk, &held.superblock, settings.capacity_bytes)?;
         let health = Arc::new(Health::new(settings.target, on_poison));
         let shared = Arc::new(Shared { disk, held, index, space, health });
         let append = Arc::new(Queue::new(QUEUE_JOBS_MAX));
@@ -138,7 +138,7 @@ impl<M: RecordMemory> Target<M> {
         let (view, threads) = (Box::new(Arc::clone(&shared)), Mutex::default());
         let target = Self { append: Arc::clone(&append), read: Arc::clone(&read), view, threads, settings };
         let maintenance = Maintenance::new(Arc::clone(&shared))?;
-        let appender = Appender::new(Arc::clone(&shared), append)?;
+        let appender = Appender::new(Arc::clone(&shared), append, torn)?;
         let reader = Reader { engine: shared.disk.engine()?, shared, queue: read, target: settings.target };
         let id = settings.target;
         let mut threads = target.threads.lock();

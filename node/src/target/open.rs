@@ -6,7 +6,7 @@
 
 use super::errors::OpenError;
 use super::index::{Index, Live, Position, ROWS_BEFORE_CHECKPOINT, Row};
-use super::record::ShardKey;
+use super::record::{ShardKey, Tombstone};
 use super::scan::{Entry, Found, Scan};
 use super::segment::{FIRST_RECORD, SegmentHeader, file_name, number_of};
 use super::space::{Head, Segment, Space, State};
@@ -23,6 +23,8 @@ const SEQUENCE_GAP: u64 = 1 << 20;
 pub(super) struct Recovered<D: Disk> {
     pub(super) index: Index,
     pub(super) space: Space<D::File>,
+    /// Heads of records that were never acknowledged, or have rotted: to be buried before anything else is appended.
+    pub(super) torn: Vec<Tombstone>,
 }
 
 /// Where the log ends, as far as it was read.
@@ -45,7 +47,7 @@ pub(super) fn recover<D: Disk>(disk: &D, superblock: &Superblock, capacity_bytes
     }
     let mut replay = Replay::<D>::new(disk, index, segments, position.unwrap_or_default())?;
     let end = replay.run()?;
-    let Replay { index, mut state, .. } = replay;
+    let Replay { index, mut state, torn, .. } = replay;
     state.next_sequence += SEQUENCE_GAP;
     if let Some(End { number, offset }) = end {
         let file = Arc::new(disk.open(&file_name(number))?);
@@ -53,7 +55,8 @@ pub(super) fn recover<D: Disk>(disk: &D, superblock: &Superblock, capacity_bytes
         // Zeroed anew from here on: what lies behind the end may never have been flushed.
         state.active = Some(Head { number, file, end: offset, zeroed: offset, limit: superblock.segment_bytes });
     }
-    Ok(Recovered { index, space: Space::new(superblock.segment_bytes, capacity_bytes, state) })
+    let space = Space::new(superblock.segment_bytes, capacity_bytes, state);
+    Ok(Recovered { index, space, torn })
 }
 
 /// The segments and their headers.
@@ -103,6 +106,7 @@ struct Replay<'a, D: Disk> {
     index: Index,
     state: State<D::File>,
     from: Position,
+    torn: Vec<Tombstone>,
 }
 
 impl<'a, D: Disk> Replay<'a, D> {
@@ -118,7 +122,7 @@ impl<'a, D: Disk> Replay<'a, D> {
             }
         }
         let state = State::new(segments, from.next_sequence);
-        Ok(Self { disk, engine: disk.engine()?, index, state, from })
+        Ok(Self { disk, engine: disk.engine()?, index, state, from, torn: Vec::new() })
     }
 
     /// Replays everything after the checkpoint, in the order in which it was written.
@@ -165,9 +169,11 @@ impl<'a, D: Disk> Replay<'a, D> {
         let mut scan = Scan::new(&mut engine, &file, length, header, from, may_be_torn);
         let mut end = from.max(FIRST_RECORD);
         while let Some(found) = scan.next_record() {
-            end = found.offset + found.record_bytes;
+            if !matches!(found.entry, Entry::Torn(_)) {
+                end = found.offset + found.record_bytes;
+            }
             self.state.next_sequence = self.state.next_sequence.max(found.sequence + 1);
-            self.replay(number, found)?;
+            self.replay(&header, found)?;
             if self.index.recent_rows() >= ROWS_BEFORE_CHECKPOINT {
                 self.checkpoint(header.order, end)?;
             }
@@ -175,12 +181,13 @@ impl<'a, D: Disk> Replay<'a, D> {
         Ok(end)
     }
 
-    fn replay(&mut self, number: u32, found: Found) -> Result<(), OpenError> {
+    fn replay(&mut self, segment: &SegmentHeader, found: Found) -> Result<(), OpenError> {
+        let number = segment.number;
         match found.entry {
             Entry::Shard(shard) => {
                 let key = ShardKey::from(&shard);
-                let (segment, offset, payload_bytes) = (number, found.offset, shard.payload_bytes);
-                let row = Row { segment, offset, payload_bytes, sequence: found.sequence };
+                let (offset, payload_bytes, sequence) = (found.offset, shard.payload_bytes, found.sequence);
+                let row = Row { segment: number, offset, payload_bytes, sequence };
                 match self.index.get(&key)? {
                     Some(old) if old.sequence >= row.sequence => return Ok(()),
                     Some(old) => self.state.count(old.segment, record_bytes(old.payload_bytes as usize) as u64, false),
@@ -188,6 +195,10 @@ impl<'a, D: Disk> Replay<'a, D> {
                 }
                 self.state.count(number, u64::from(found.record_bytes), true);
                 self.index.apply([(key, Some(row))]);
+            }
+            Entry::Torn(key) => {
+                tracing::warn!(?key, segment = number, offset = found.offset, "what is left of a record is buried");
+                self.torn.push(Tombstone { key, life: segment.life, sequence: found.sequence });
             }
             Entry::Tombstones(entries) => {
                 for entry in &entries {

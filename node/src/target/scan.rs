@@ -2,12 +2,13 @@
 //!
 //! A record counts when its stamp is of this life of the segment, its sequence is above those before it, its header agrees with the
 //! stamp and its block table with the digest. In the segment that was written last the payload is verified too: its last group
-//! commit may have been torn. Past damage the scan goes on block by block, so bit rot in one record costs that record only; no
+//! commit may have been torn, and what is left of it must be buried, or a later rebuild, for which that segment is no longer the last,
+//! would take it for a shard. Past damage the scan goes on block by block, so bit rot in one record costs that record only; no
 //! payload can hold what looks like a record, since nobody outside knows the life.
 //!
 //! Invariant: any bytes are scanned without a panic, and each block is passed over once.
 
-use super::record::{Tombstone, read_tombstones};
+use super::record::{ShardKey, Tombstone, read_tombstones};
 use super::segment::{FIRST_RECORD, SegmentHeader};
 use crate::disk::{AlignedBuffer, BLOCK_BYTES, Engine, read_one};
 use tenfour_erasure::{crc64, verify_blocks};
@@ -30,6 +31,8 @@ pub(super) struct Found {
 pub(super) enum Entry {
     Shard(ShardHeader),
     Tombstones(Vec<Tombstone>),
+    /// The head of a shard's record whose payload is not what it says.
+    Torn(ShardKey),
 }
 
 pub(super) struct Scan<'a, E: Engine> {
@@ -62,10 +65,14 @@ impl<'a, E: Engine> Scan<'a, E> {
         Self { engine, file, segment, end, at, sequence_above, verify_payloads, window, window_start, window_bytes }
     }
 
-    /// Where the last record that was found ends.
+    /// The next record, or what is left of one.
     pub(super) fn next_record(&mut self) -> Option<Found> {
         while self.at.checked_add(BLOCK).is_some_and(|end| end <= self.end) {
             match self.try_record() {
+                Some(found) if matches!(found.entry, Entry::Torn(_)) => {
+                    self.at += BLOCK;
+                    return Some(found);
+                }
                 Some(found) => {
                     self.at = found.offset + found.record_bytes;
                     self.sequence_above = Some(found.sequence);
@@ -93,10 +100,8 @@ impl<'a, E: Engine> Scan<'a, E> {
         let entry = match (tombstones, shard) {
             (Some(tombstones), _) if record_bytes == BLOCK => Entry::Tombstones(tombstones),
             (_, Some(shard)) if shard.record_bytes() == record_bytes as usize => {
-                if self.verify_payloads && !self.is_whole(&shard, offset) {
-                    return None;
-                }
-                Entry::Shard(shard)
+                let is_torn = self.verify_payloads && !self.is_whole(&shard, offset);
+                if is_torn { Entry::Torn(ShardKey::from(&shard)) } else { Entry::Shard(shard) }
             }
             _ => return None,
         };

@@ -139,17 +139,6 @@ impl<F> Space<F> {
         }
     }
 
-    /// Gives back the places of records that were not written, from `offset` on.
-    pub(super) fn give_back(&self, number: u32, offset: u32) {
-        let mut state = self.lock();
-        if let Some(head) = state.active.as_mut().filter(|head| head.number == number) {
-            head.end = offset;
-            // The disk has no room for what was zeroed before (a copying file system): nothing more is placed here.
-            head.limit = offset;
-            head.zeroed = offset;
-        }
-    }
-
     /// Makes the next segment the one that is appended to.
     pub(super) fn turn(&self) {
         let mut state = self.lock();
