@@ -7,8 +7,8 @@
 //! future stops a wait, never a transfer.
 //!
 //! Two providers share one engine and one conformance suite (`tests/conformance.rs`): `shm` for processes of one host and
-//! `tcp` for everything else. `docs/` tells the wire formats; the module heads of `shm` and `tcp` tell what each can
-//! and cannot enforce.
+//! `tcp` for everything else. The heads of their modules draw every byte that they exchange, and tell what each can and cannot
+//! enforce.
 //!
 //! This crate knows nothing of objects, shards or S3, and never retries an operation: who posted it decides.
 

@@ -49,7 +49,7 @@ impl ShmLink {
         self.own.raise(Word::Wanted, sequence);
         // Either the peer sees the wish when it has completed, or we see the completion.
         fence(Ordering::SeqCst);
-        if self.peer.load(Word::Completed) != self.noticed.load(Ordering::Acquire) {
+        if self.peer.load(Word::Completed) > self.noticed.load(Ordering::Acquire) {
             self.drain();
         }
     }

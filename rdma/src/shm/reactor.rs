@@ -17,6 +17,8 @@ use std::time::Instant;
 
 /// After copying so much, completions are announced and other tasks get their turn.
 const TURN_BYTES: usize = 512 << 10;
+/// What an operation without bytes counts as, so that a stream of them ends a turn too.
+const OPERATION_BYTES: usize = 4 << 10;
 /// While polling, other tasks get their turn after so many looks.
 const LOOKS_A_TURN: u32 = 64;
 
@@ -59,7 +61,9 @@ impl<'a> Reactor<'a> {
         let gone = self.peer_gone;
         let incoming = self.incoming().await;
         self.announce();
-        if let Err(error) = incoming {
+        if let Err(error) = incoming
+            && error != OperationError::Flushed
+        {
             link.own.store(Word::Status, u64::from(error.code()));
             link.fail(ConnectionError::Refused(error), OperationError::Flushed);
         }
@@ -91,6 +95,7 @@ impl<'a> Reactor<'a> {
                 self.next(produced - self.consumed).await?;
                 self.completed += 1;
                 self.link.own.store(Word::Completed, self.completed);
+                self.copied += OPERATION_BYTES;
                 if self.copied >= TURN_BYTES {
                     self.copied = 0;
                     self.announce();
@@ -207,11 +212,12 @@ impl<'a> Reactor<'a> {
         }
     }
 
+    /// Only what a turn can act upon counts, or a peer whose counters run backwards would keep us awake for ever.
     fn has_work(&self) -> bool {
         let peer = &self.link.peer;
         peer.load(Word::Produced) != self.consumed
-            || peer.load(Word::Completed) != self.link.noticed.load(Ordering::Acquire)
-            || (!self.pinned.is_empty() && peer.load(Word::ReadsDone) != self.unpinned)
+            || peer.load(Word::Completed) > self.link.noticed.load(Ordering::Acquire)
+            || (!self.pinned.is_empty() && peer.load(Word::ReadsDone) > self.unpinned)
             || peer.load(Word::Closed) != 0
             || peer.load(Word::Status) != 0
     }

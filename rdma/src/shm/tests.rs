@@ -7,7 +7,7 @@ use super::peer::PeerMapping;
 use super::*;
 use crate::config::Tunables;
 use crate::connection::Link;
-use crate::engine::grants::grant_write;
+use crate::engine::grants::{grant_read, grant_write};
 use crate::memory::{Mapping, Pool};
 use crate::{ClusterKey, Connection, Domain, DomainConfig, Provider, Remote};
 use proptest::prelude::*;
@@ -186,4 +186,36 @@ async fn quarantine_lasts_until_the_peer_has_stopped() {
     liar.wake();
     tokio::time::timeout(Duration::from_secs(5), liar.link.ended.wait()).await.unwrap();
     assert_eq!(pool.free_bytes(), 4096);
+}
+
+/// Counters that run backwards are no work: the reactor sleeps, and the link serves the rest.
+#[tokio::test]
+async fn counters_that_run_backwards_keep_nobody_awake() {
+    let pool = Pool::create("test", 8192).unwrap();
+    let liar = Liar::new(&pool);
+    let from = Remote { address: crate::engine::grants::ADDRESS_BASE, bytes: 64, key: 0 };
+    let read = liar.connection.post_read(pool.try_lease(64).unwrap(), from).await.unwrap();
+    let source = pool.try_lease(64).unwrap().freeze();
+    let grant = grant_read(&liar.link.pair.grants, &source, 0..64, Duration::from_secs(9)).unwrap();
+    let Remote { key, address, bytes } = grant.remote();
+    let descriptor = Descriptor::Read { key, address, bytes };
+    liar.control.write_ring(0, &descriptor.encode());
+    liar.control.write_ring(descriptor.ring_bytes(), &descriptor.encode());
+    liar.control.store(Word::Completed, 1);
+    liar.control.store(Word::Produced, descriptor.ring_bytes());
+    liar.wake();
+    assert!(read.await.is_ok());
+    liar.control.store(Word::ReadsDone, 1);
+    liar.control.store(Word::Produced, 2 * descriptor.ring_bytes());
+    liar.wake();
+    while liar.link.own.load(Word::Completed) < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    liar.control.store(Word::Completed, 0);
+    liar.control.store(Word::ReadsDone, 0);
+    liar.wake();
+    // On this one thread, a reactor that does not sleep would never let the timer fire.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(liar.connection.is_connected());
+    assert_eq!(liar.link.own.load(Word::Sleeping) & 1, 1);
 }

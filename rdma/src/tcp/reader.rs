@@ -19,6 +19,8 @@ use tokio::time::timeout;
 const INPUT_BYTES: usize = 16 << 10;
 /// Other tasks get their turn after so many bytes.
 const YIELD_BYTES: usize = 2 << 20;
+/// What a frame without a payload counts as.
+const FRAME_BYTES: usize = 8 << 10;
 /// Executed requests are acknowledged at the latest after so many.
 const ACK_EVERY: u64 = 16;
 /// After the error state, so much is read and thrown away, so that our last frame reaches a peer that is still sending.
@@ -80,6 +82,7 @@ impl<'a> Reader<'a> {
     /// Takes one frame.
     async fn step(&mut self) -> Result<(), End> {
         let head = self.head().await?;
+        self.fair(FRAME_BYTES).await;
         let violation = End::Refuse(self.executed + 1, OperationError::RemoteOperation);
         match Frame::decode(&head).ok_or(violation)? {
             Frame::Write { sequence, key, address, bytes, immediate } => {
