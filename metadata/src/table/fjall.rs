@@ -7,6 +7,7 @@
 //! generation, synced, and then `CURRENT` is replaced by a rename: a crash leaves the old state or the new one, wholly.
 //! Readers of the old generation finish; its folder is removed when the last of them is gone, or at the next start.
 
+use super::journal;
 use super::snapshot::{self, SnapshotSummary};
 use super::{Changes, Scan, Space, Store, Table, TableError, Visit};
 use arc_swap::ArcSwap;
@@ -126,13 +127,15 @@ struct Generation {
 impl Generation {
     fn open(folder: &Path, number: u64) -> Result<Self, TableError> {
         let path = folder.join(format!("{GENERATION}{number}"));
-        let database = Database::builder(&path)
-            .cache_size(CACHE_BYTES)
-            .manual_journal_persist(true)
-            .max_journaling_size(JOURNALS_BYTES)
-            .worker_threads(WORKERS)
-            .open()
-            .map_err(failed)?;
+        let database = match open_database(&path) {
+            Err(fjall::Error::JournalRecovery(_)) => {
+                let torn_bytes = journal::cut_torn_tail(&path)?;
+                tracing::warn!(path = %path.display(), torn_bytes, "cut a torn tail: the log replays it");
+                open_database(&path)
+            }
+            opened => opened,
+        }
+        .map_err(failed)?;
         let open = |space: Space| database.keyspace(space.name(), options).map_err(failed);
         let keyspaces = Space::ALL.into_iter().map(open).collect::<Result<_, _>>()?;
         let remover = Remover { path, remove: AtomicBool::new(false) };
@@ -184,6 +187,15 @@ impl Drop for Remover {
             tracing::warn!(path = %self.path.display(), %error, "an old generation stays until the next start");
         }
     }
+}
+
+fn open_database(path: &Path) -> fjall::Result<Database> {
+    Database::builder(path)
+        .cache_size(CACHE_BYTES)
+        .manual_journal_persist(true)
+        .max_journaling_size(JOURNALS_BYTES)
+        .worker_threads(WORKERS)
+        .open()
 }
 
 fn options() -> KeyspaceCreateOptions {

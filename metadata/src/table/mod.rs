@@ -8,6 +8,7 @@
 //! Nothing here knows what a row means, and nothing here looks at a clock.
 
 mod fjall;
+mod journal;
 mod memory;
 mod overlay;
 mod sled;
@@ -143,7 +144,7 @@ impl<T: Table + ?Sized> Table for &T {
 
 /// Keeps the tables of one Raft group. All methods may be called from any thread; commits come from one at a time.
 pub trait Store: Send + Sync + 'static {
-    /// Reads one consistent state: that after some commit, wholly.
+    /// Reads one consistent state: that after some commit, wholly. Not to be called again, nor to commit, from within `read`.
     fn read<R>(&self, read: impl FnOnce(&dyn Table) -> Result<R, TableError>) -> Result<R, TableError>;
 
     /// Applies changes in one atomic step. Not durable by itself: after a crash the store is as it was after some commit

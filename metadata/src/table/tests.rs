@@ -184,6 +184,49 @@ fn a_killed_fjall_store_is_as_it_was_after_some_commit_since_the_checkpoint() {
 }
 
 #[test]
+fn pages_that_never_reached_the_disk_cost_only_commits_since_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let live = folder.path().join("live");
+    let (mut model, mut states) = (MemoryTable::default(), Vec::new());
+    states.push(bytes_of(&model));
+    let store = FjallStore::open(&live).unwrap();
+    let mut synced_bytes = 0;
+    for number in 1..=60u64 {
+        store.commit(commit(number)).unwrap();
+        model.apply(commit(number));
+        states.push(bytes_of(&model));
+        if number == 40 {
+            store.checkpoint().unwrap();
+            let journal = std::fs::read(live.join("gen-1/0.jnl")).unwrap();
+            synced_bytes = journal.iter().rposition(|&byte| byte != 0).unwrap();
+        }
+    }
+    drop(store);
+    let whole = std::fs::read(live.join("gen-1/0.jnl")).unwrap();
+    let end = whole.iter().rposition(|&byte| byte != 0).unwrap();
+    let mut applied_after = Vec::new();
+    for hole in (synced_bytes + 1..end).step_by(1777) {
+        let image = folder.path().join(format!("image-{hole}"));
+        copy(&live, &image);
+        let mut torn = whole.clone();
+        torn[hole..end.min(hole + 700)].fill(0);
+        std::fs::write(image.join("gen-1/0.jnl"), torn).unwrap();
+        let reopened = FjallStore::open(&image).unwrap();
+        let applied = reopened.read(|table| table.get(Space::Raft, b"applied")).unwrap().unwrap();
+        let applied = u64::from_be_bytes(applied.try_into().unwrap());
+        assert!((40..60).contains(&applied), "{applied}");
+        assert!(reopened.read(|table| Ok(bytes_of(table))).unwrap() == states[applied as usize]);
+        reopened.commit(commit(applied + 1)).unwrap();
+        drop(reopened);
+        let again = FjallStore::open(&image).unwrap();
+        assert!(again.read(|table| Ok(bytes_of(table))).unwrap() == states[applied as usize + 1]);
+        std::fs::remove_dir_all(&image).unwrap();
+        applied_after.push(applied);
+    }
+    assert!(applied_after.len() > 5 && applied_after.is_sorted(), "{applied_after:?}");
+}
+
+#[test]
 fn large_values_survive_sled_and_shrink_again() {
     let folder = tempfile::tempdir().unwrap();
     let open = || {
