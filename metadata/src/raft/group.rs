@@ -4,11 +4,13 @@
 //! command waits for nobody. Reads that wait while a round of `ReadIndex` is under way share the next one, and are answered
 //! from the local table by a thread that may block. A reply goes straight into the connection that asked.
 
-use crate::api::{Envelope, IndexCommand, IndexReply};
-use crate::api::{ClusterAnswer, ClusterQuery, ClusterReply, IndexQuery};
 use crate::api::index::IndexAnswerAt;
+use crate::api::{ClusterAnswer, ClusterQuery, ClusterReply, IndexQuery};
+use crate::api::{Envelope, IndexCommand, IndexReply};
 use crate::net::{Frame, Kind, Outbox};
-use crate::raft::{BatchBuilder, ClusterEnvelope, ENVELOPE_BYTES_MAX, Machine, NetworkFactory, Raft, Replica, Replies};
+use crate::raft::{
+    BatchBuilder, ClusterEnvelope, ENVELOPE_BYTES_MAX, Machine, NetworkFactory, Raft, Replica, Replies,
+};
 use crate::state::query_index;
 use crate::store::LogStore;
 use crate::table::{Table, TableError};
@@ -34,8 +36,6 @@ const ROUND_TIMEOUT: Duration = Duration::from_millis(1500);
 const CHECKPOINT_ENTRIES: u64 = 20_000;
 /// The log is checkpointed and purged when so many bytes came since.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
-/// Entries below the checkpoint that are kept, so that a replica that was away for a moment needs no snapshot.
-const KEPT_ENTRIES: u64 = 2_000;
 /// Lag at which a learner counts as caught up, entries.
 const LEARNER_LAG_ENTRIES: u64 = 100;
 const ENTRIES_PER_MESSAGE: u64 = 512;
@@ -124,6 +124,7 @@ pub(crate) struct GroupConfig {
     pub(crate) group: MetaGroupId,
     pub(crate) replica: u64,
     pub(crate) timing: RaftTiming,
+    pub(crate) log_kept_entries: u64,
     pub(crate) log: LogStore,
     pub(crate) machine: Machine,
     pub(crate) network: NetworkFactory,
@@ -143,8 +144,8 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) async fn start(config: GroupConfig) -> Result<Self, String> {
-        let GroupConfig { group, replica, timing, log, machine, network, answer_cluster } = config;
-        let raft_config = raft_config(group, timing).map_err(|error| error.to_string())?;
+        let GroupConfig { group, replica, timing, log_kept_entries, log, machine, network, answer_cluster } = config;
+        let raft_config = raft_config(group, timing, log_kept_entries).map_err(|error| error.to_string())?;
         let raft = Raft::new(replica, Arc::new(raft_config), network, log.clone(), machine.clone())
             .await
             .map_err(|error| error.to_string())?;
@@ -152,14 +153,18 @@ impl Group {
         let (reads, waiting_reads) = mpsc::channel(WAITING_MAX);
         let proposer = Proposer { group, raft: raft.clone() };
         let reader = Reader { group, raft: raft.clone(), machine: machine.clone(), answer_cluster };
-        let tasks = vec![tokio::spawn(proposer.run(waiting_commands)), tokio::spawn(reader.run(waiting_reads))];
+        let tasks =
+            vec![tokio::spawn(proposer.run(waiting_commands)), tokio::spawn(reader.run(waiting_reads))];
         Ok(Self { id: group, raft, machine, log, commands, reads, tasks })
     }
 
     /// Takes an encoded envelope; its outcome is sent when it is decided. Never waits.
     pub(crate) fn commit(&self, envelope: Bytes, reply: ReplyTo) {
         let refused = if envelope.len() > ENVELOPE_BYTES_MAX {
-            Some((reply, Failure::Refused(format!("a command of {} bytes exceeds a log entry", envelope.len()))))
+            Some((
+                reply,
+                Failure::Refused(format!("a command of {} bytes exceeds a log entry", envelope.len())),
+            ))
         } else {
             self.commands.try_send((envelope, reply)).err().map(|error| (error.into_inner().1, Failure::Busy))
         };
@@ -211,6 +216,11 @@ impl Group {
         }
     }
 
+    /// Makes the table durable and purges the log below it.
+    pub(crate) async fn checkpoint(&self) {
+        let _ = self.raft.trigger().snapshot().await;
+    }
+
     pub(crate) async fn stop(&self) {
         for task in &self.tasks {
             task.abort();
@@ -226,7 +236,7 @@ pub(crate) struct CheckpointDone {
     bytes: u64,
 }
 
-fn raft_config(group: MetaGroupId, timing: RaftTiming) -> Result<Config, openraft::ConfigError> {
+fn raft_config(group: MetaGroupId, timing: RaftTiming, kept: u64) -> Result<Config, openraft::ConfigError> {
     let ms = |duration: Duration| duration.as_millis() as u64;
     Config {
         cluster_name: format!("group {}", group.0),
@@ -237,8 +247,7 @@ fn raft_config(group: MetaGroupId, timing: RaftTiming) -> Result<Config, openraf
         max_payload_entries: ENTRIES_PER_MESSAGE,
         replication_lag_threshold: LEARNER_LAG_ENTRIES,
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
-        purge_batch_size: 256,
+        max_in_snapshot_log_to_keep: kept,
         ..Config::default()
     }
     .validate()
@@ -259,7 +268,9 @@ impl Proposer {
                     return;
                 }
             } else {
-                while waiting.len() < COMMANDS_PER_ENTRY_MAX && let Ok(next) = queue.try_recv() {
+                while waiting.len() < COMMANDS_PER_ENTRY_MAX
+                    && let Ok(next) = queue.try_recv()
+                {
                     waiting.push(next);
                 }
             }
@@ -388,7 +399,8 @@ impl Reader {
     }
 
     fn answer(&self, round: Vec<(Question, ReadReply)>) {
-        let (group, machine, answer_cluster) = (self.group.0, self.machine.clone(), Arc::clone(&self.answer_cluster));
+        let (group, machine, answer_cluster) =
+            (self.group.0, self.machine.clone(), Arc::clone(&self.answer_cluster));
         tokio::task::spawn_blocking(move || {
             let mut touched: Vec<Arc<Outbox>> = Vec::new();
             for (question, ReadReply { outbox, id }) in round {

@@ -158,20 +158,25 @@ impl Machine {
         }
     }
 
-    fn current(&self) -> Result<Option<Snapshot<TypeConfig>>, TableError> {
+    /// A frozen view of the tables as a snapshot, not read yet.
+    fn frozen(&self) -> Result<Snapshot<TypeConfig>, TableError> {
         let table = self.tables.freeze()?;
         let last_log_id: Option<LogId> = row(&*table, APPLIED)?;
         let last_membership: StoredMembership = row(&*table, MEMBERSHIP)?.unwrap_or_default();
-        let Some(last) = last_log_id else { return Ok(None) };
-        let snapshot_id = format!("{}-{last}", self.group.0);
-        let meta = SnapshotMeta { last_log_id, last_membership, snapshot_id };
-        Ok(Some(Snapshot { meta, snapshot: Box::new(SnapshotStream::outgoing(table)) }))
+        let last = last_log_id.map_or_else(String::new, |last| last.to_string());
+        let meta = SnapshotMeta { last_log_id, last_membership, snapshot_id: format!("{}-{last}", self.group.0) };
+        Ok(Snapshot { meta, snapshot: Box::new(SnapshotStream::outgoing(table)) })
     }
 
+    fn current(&self) -> Result<Option<Snapshot<TypeConfig>>, TableError> {
+        Ok(Some(self.frozen()?).filter(|snapshot| snapshot.meta.last_log_id.is_some()))
+    }
+
+    /// Openraft purges the log up to what this returns, so it is durable then.
     fn build(&self) -> Result<Snapshot<TypeConfig>, TableError> {
-        let frozen = self.current()?;
+        let frozen = self.frozen()?;
         self.tables.checkpoint()?;
-        frozen.ok_or_else(|| TableError::Store("there is nothing to take a snapshot of".to_owned()))
+        Ok(frozen)
     }
 
     fn install(&self, snapshot: SnapshotStream) -> Result<(), TableError> {

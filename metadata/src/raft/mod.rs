@@ -11,9 +11,14 @@ mod snapshot;
 mod types;
 
 pub use group::RaftTiming;
-pub(crate) use group::{AnswerCluster, CheckpointDone, CommandReply, Failure, Group, GroupConfig, Question, ReadReply, ReplyTo};
+pub(crate) use group::{
+    AnswerCluster, CheckpointDone, CommandReply, Failure, Group, GroupConfig, Question, ReadReply, ReplyTo,
+};
 pub(crate) use machine::{Machine, Tables};
 pub(crate) use network::{Links, NetworkFactory, SnapshotBegin};
 pub use snapshot::SnapshotStream;
-pub(crate) use types::{BatchBuilder, ClusterEnvelope, ENVELOPE_BYTES_MAX, Entry, LogId, Raft, SnapshotMeta, StorageError, StoredMembership, Vote};
 pub use types::{Batch, Replica, Replies, TypeConfig};
+pub(crate) use types::{
+    BatchBuilder, ClusterEnvelope, ENVELOPE_BYTES_MAX, Entry, LogId, Raft, SnapshotMeta, StorageError,
+    StoredMembership, Vote,
+};

@@ -5,9 +5,13 @@
 
 use crate::net::{Expect, Frame, Identity, Kind, Link, LinkError};
 use crate::raft::{Replica, SnapshotMeta, SnapshotStream, TypeConfig, Vote};
-use openraft::error::{Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::error::{
+    Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
+};
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
 use openraft::{AnyError, OptionalSend, Snapshot, StorageIOError};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -155,7 +159,11 @@ impl RaftNetwork<TypeConfig> for Client {
         Err(RPCError::Unreachable(Unreachable::new(&error)))
     }
 
-    async fn vote(&mut self, rpc: VoteRequest<u64>, option: RPCOption) -> Result<VoteResponse<u64>, RpcError> {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<u64>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<u64>, RpcError> {
         self.call(option.hard_ttl(), Kind::Vote, fill(&rpc)).await.map_err(rpc_error)
     }
 
@@ -194,7 +202,8 @@ impl Client {
                 out.extend_from_slice(&chunk);
                 Ok(())
             };
-            let () = self.call(CHUNK_TIMEOUT, Kind::SnapshotChunk, with_session).await.map_err(unreachable)?;
+            let () =
+                self.call(CHUNK_TIMEOUT, Kind::SnapshotChunk, with_session).await.map_err(unreachable)?;
         }
         let vote: Vote =
             self.call(INSTALL_TIMEOUT, Kind::SnapshotEnd, fill(&session)).await.map_err(unreachable)?;

@@ -48,7 +48,11 @@ pub(super) fn greeting(core: &Core) -> Greeting {
 }
 
 /// After the groups have started: begins the cluster if told to, and refuses to run where the id is another's.
-pub(super) async fn run(core: &Arc<Core>, config: &MetadataServerConfig, begun: bool) -> Result<(), StartError> {
+pub(super) async fn run(
+    core: &Arc<Core>,
+    config: &MetadataServerConfig,
+    begun: bool,
+) -> Result<(), StartError> {
     if begun {
         // A bootstrap that was cut off goes on where it was; on a cluster that runs it changes nothing.
         if config.bootstrap && core.cluster.local()?.overview.cluster.is_none() {
@@ -101,7 +105,10 @@ async fn gather(core: &Core, config: &MetadataServerConfig) -> Result<BTreeMap<u
             return Err(StartError::ClusterExists { peer: id, address });
         }
         if greeting.index_groups != config.index_groups {
-            return Err(StartError::Config(format!("replica {id} has {} index groups", greeting.index_groups)));
+            return Err(StartError::Config(format!(
+                "replica {id} has {} index groups",
+                greeting.index_groups
+            )));
         }
         plan.insert(id, Replica { address: address.to_string(), incarnation });
     }

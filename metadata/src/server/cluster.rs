@@ -71,7 +71,8 @@ impl Cluster {
                     return Err(TableError::Store("the cluster has not been begun".to_owned()));
                 };
                 let heard = self.heard.lock();
-                let silent_ms = heard.iter().map(|(node, heard)| (*node, heard.at.elapsed().as_millis() as u64));
+                let silent_ms =
+                    heard.iter().map(|(node, heard)| (*node, heard.at.elapsed().as_millis() as u64));
                 ClusterAnswer::Status(ClusterStatus {
                     cluster,
                     map: Arc::clone(&view.map),

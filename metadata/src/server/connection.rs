@@ -128,14 +128,20 @@ impl Connection {
                 Some(query) => self.ask(&frame, Question::Cluster(query)),
                 None => self.refuse(id, group, "the query is not readable"),
             },
-            Kind::Append | Kind::Vote | Kind::SnapshotBegin | Kind::SnapshotChunk | Kind::SnapshotEnd if from_peer => {
+            Kind::Append | Kind::Vote | Kind::SnapshotBegin | Kind::SnapshotChunk | Kind::SnapshotEnd
+                if from_peer =>
+            {
                 self.spawn(frame, |asked| async move { peers::serve(&asked).await });
             }
             Kind::Initialise if from_peer => {
                 self.spawn(frame, |asked| async move { bootstrap::initialise(&asked).await });
             }
-            Kind::Greet => self.spawn(frame, |asked| async move { asked.done(&bootstrap::greeting(&asked.core)) }),
-            Kind::Cluster if group == 0 => self.spawn(frame, |asked| async move { cluster_command(&asked).await }),
+            Kind::Greet => {
+                self.spawn(frame, |asked| async move { asked.done(&bootstrap::greeting(&asked.core)) })
+            }
+            Kind::Cluster if group == 0 => {
+                self.spawn(frame, |asked| async move { cluster_command(&asked).await })
+            }
             Kind::Heartbeat if group == 0 => match frame.decode::<Heartbeat>() {
                 Some(heartbeat) => self.heartbeat(id, heartbeat),
                 None => self.refuse(id, group, "the heartbeat is not readable"),
@@ -158,7 +164,11 @@ impl Connection {
         self.outbox.send_soon();
     }
 
-    fn spawn<F: Future<Output = ()> + Send + 'static>(&mut self, frame: Frame, serve: impl FnOnce(Asked) -> F) {
+    fn spawn<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        frame: Frame,
+        serve: impl FnOnce(Asked) -> F,
+    ) {
         while self.tasks.try_join_next().is_some() {}
         let asked = Asked { core: Arc::clone(&self.core), outbox: Arc::clone(&self.outbox), frame };
         if self.tasks.len() > TASKS_PER_CONNECTION_MAX {

@@ -48,8 +48,12 @@ pub(super) async fn change(asked: &Asked) {
             let known = group.raft.metrics().borrow().membership_config.membership().get_node(&id).cloned();
             match greet(&asked.core, id, address).await {
                 Err(why) => return asked.refuse(why),
-                Ok(learner) if known.as_ref().is_some_and(|known| known.incarnation != learner.incarnation) => {
-                    return asked.refuse(format!("id {id} is a member's, in another life of its store: take a new id"));
+                Ok(learner)
+                    if known.as_ref().is_some_and(|known| known.incarnation != learner.incarnation) =>
+                {
+                    return asked.refuse(format!(
+                        "id {id} is a member's, in another life of its store: take a new id"
+                    ));
                 }
                 Ok(learner) => group.raft.add_learner(id, learner, true).await,
             }
@@ -73,10 +77,17 @@ async fn greet(core: &Core, id: u64, address: SocketAddr) -> Result<Replica, Str
     if pipe.replica != id {
         return Err(format!("replica {} answers at {address}, not replica {id}", pipe.replica));
     }
-    let answer = pipe.ask_within(GREET_TIMEOUT, Kind::Greet, 0, |_| Ok(())).await.map_err(|error| error.to_string())?;
+    let answer = pipe
+        .ask_within(GREET_TIMEOUT, Kind::Greet, 0, |_| Ok(()))
+        .await
+        .map_err(|error| error.to_string())?;
     let greeting: Greeting = answer.decode().ok_or("its greeting is not readable")?;
     if greeting.index_groups + 1 != core.groups.len() as u16 {
-        return Err(format!("it has {} index groups, the cluster {}", greeting.index_groups, core.groups.len() - 1));
+        return Err(format!(
+            "it has {} index groups, the cluster {}",
+            greeting.index_groups,
+            core.groups.len() - 1
+        ));
     }
     Ok(Replica { address: address.to_string(), incarnation: pipe.incarnation })
 }

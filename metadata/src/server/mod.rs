@@ -12,8 +12,8 @@ mod members;
 mod peers;
 mod start;
 
-pub use start::StartError;
 pub(crate) use members::MembersRequest;
+pub use start::StartError;
 
 use crate::api::User;
 use crate::net::{Hello, Identity as Introduction};
@@ -61,6 +61,8 @@ pub struct MetadataServerConfig {
     pub node_down_after: Duration,
     /// The clocks of Raft.
     pub timing: RaftTiming,
+    /// Entries that a group's log keeps below its last checkpoint: a replica that was away for no longer than these needs no snapshot.
+    pub log_kept_entries: u64,
 }
 
 impl MetadataServerConfig {
@@ -85,6 +87,7 @@ impl MetadataServerConfig {
             root_user: None,
             node_down_after: Duration::from_millis(NODE_DOWN_AFTER_MS),
             timing: RaftTiming::default(),
+            log_kept_entries: 2_000,
         }
     }
 }
@@ -157,6 +160,13 @@ impl MetadataServer {
         match fatal.wait_for(Option::is_some).await {
             Ok(why) => why.clone().unwrap_or_default(),
             Err(_) => "the replica has stopped".to_owned(),
+        }
+    }
+
+    /// Makes the tables durable and lets go of the logs below them, as happens by itself from time to time.
+    pub async fn checkpoint(&self) {
+        for group in &self.core.groups {
+            group.checkpoint().await;
         }
     }
 

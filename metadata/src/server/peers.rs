@@ -51,7 +51,8 @@ pub(super) async fn serve(asked: &Asked) {
 async fn snapshot(asked: &Asked) -> io::Result<()> {
     let unknown = || io::Error::other("no such snapshot is arriving");
     let number = usize::from(asked.frame.group);
-    let (Some(group), Some(slot)) = (asked.core.groups.get(number), asked.core.receiving.0.get(number)) else {
+    let (Some(group), Some(slot)) = (asked.core.groups.get(number), asked.core.receiving.0.get(number))
+    else {
         return Err(unknown());
     };
     let mut slot = slot.lock().await;
@@ -63,7 +64,8 @@ async fn snapshot(asked: &Asked) -> io::Result<()> {
                 return Err(io::Error::other("its sender does not lead any more"));
             }
             let machine = group.machine.clone();
-            let stream = tokio::task::spawn_blocking(move || machine.receive()).await.map_err(io::Error::other)??;
+            let stream =
+                tokio::task::spawn_blocking(move || machine.receive()).await.map_err(io::Error::other)??;
             let session = rand::random();
             *slot = Some(Arriving { session, begin, stream });
             asked.done(&session);
@@ -72,7 +74,8 @@ async fn snapshot(asked: &Asked) -> io::Result<()> {
             let body = asked.frame.body.clone();
             let (session, _) = body.split_first_chunk::<8>().ok_or_else(unknown)?;
             let session = u64::from_le_bytes(*session);
-            let mut arriving = slot.take().filter(|arriving| arriving.session == session).ok_or_else(unknown)?;
+            let mut arriving =
+                slot.take().filter(|arriving| arriving.session == session).ok_or_else(unknown)?;
             let appended = tokio::task::spawn_blocking(move || {
                 arriving.stream.append(&body[8..])?;
                 io::Result::Ok(arriving)

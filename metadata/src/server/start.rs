@@ -2,10 +2,14 @@
 
 use crate::api::ClusterQuery;
 use crate::net::{Hello, Identity as Introduction, Role};
-use crate::raft::{AnswerCluster, CheckpointDone, Group, GroupConfig, Links, Machine, NetworkFactory, Tables};
+use crate::raft::{
+    AnswerCluster, CheckpointDone, Group, GroupConfig, Links, Machine, NetworkFactory, Tables,
+};
 use crate::server::cluster::Cluster;
 use crate::server::peers::Receiving;
-use crate::server::{Core, LOOK_EVERY, MetadataServer, MetadataServerConfig, bootstrap, connection, detector, fences};
+use crate::server::{
+    Core, LOOK_EVERY, MetadataServer, MetadataServerConfig, bootstrap, connection, detector, fences,
+};
 use crate::store::{Database, Identity, IdentityError, LogStore, StoreError, Writer};
 use crate::table::{FjallStore, SledStore, Table, TableError};
 use std::collections::BTreeMap;
@@ -49,7 +53,9 @@ pub enum StartError {
     #[error("Raft: {0}")]
     Raft(String),
     /// A new cluster was to be begun where there is one.
-    #[error("replica {peer} at {address} belongs to a cluster already: no new one is begun. Start without bootstrap, or give the replicas new folders")]
+    #[error(
+        "replica {peer} at {address} belongs to a cluster already: no new one is begun. Start without bootstrap, or give the replicas new folders"
+    )]
     ClusterExists {
         /// Who knows of it.
         peer: u64,
@@ -57,7 +63,9 @@ pub enum StartError {
         address: SocketAddr,
     },
     /// This id is a member's whose store is not here.
-    #[error("replica {id} is a member of the cluster, but this folder is empty: its store was lost. Remove replica {id} from the cluster and let this one join under a new id")]
+    #[error(
+        "replica {id} is a member of the cluster, but this folder is empty: its store was lost. Remove replica {id} from the cluster and let this one join under a new id"
+    )]
     LostStore {
         /// The id.
         id: u64,
@@ -91,7 +99,9 @@ pub(super) async fn start(config: MetadataServerConfig) -> Result<MetadataServer
             index_groups: config.index_groups,
         };
         let folder = config.folder.clone();
-        tokio::task::spawn_blocking(move || Opened::open(&folder, wanted)).await.map_err(io::Error::other)??
+        tokio::task::spawn_blocking(move || Opened::open(&folder, wanted))
+            .await
+            .map_err(io::Error::other)??
     };
     let Opened { identity, database, writer, logs, machines } = opened;
     let hello =
@@ -113,6 +123,7 @@ pub(super) async fn start(config: MetadataServerConfig) -> Result<MetadataServer
             group: MetaGroupId(number),
             replica: config.id,
             timing: config.timing,
+            log_kept_entries: config.log_kept_entries,
             log,
             machine,
             network: NetworkFactory { group: number, links: Arc::clone(&links) },

@@ -75,7 +75,9 @@ impl Database {
         this.persist()?;
         this.check_blobs()?;
         for synced in [Some(folder), folder.parent()].into_iter().flatten() {
-            File::open(synced).and_then(|folder| folder.sync_all()).map_err(|error| failed(error.to_string()))?;
+            File::open(synced)
+                .and_then(|folder| folder.sync_all())
+                .map_err(|error| failed(error.to_string()))?;
         }
         Ok(this)
     }
@@ -103,7 +105,9 @@ impl Database {
         match fs::read_dir(&blobs) {
             Ok(mut files) => match files.next() {
                 None => Ok(()),
-                Some(_) => Err(self.damaged(format!("{} holds a file: a value left the log", blobs.display()))),
+                Some(_) => {
+                    Err(self.damaged(format!("{} holds a file: a value left the log", blobs.display())))
+                }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.failed(&error)),
@@ -151,7 +155,12 @@ impl Database {
     }
 
     /// The entries `from..to` that are there, up to the first gap.
-    pub(crate) fn read_entries(&self, group: u16, from: u64, to: u64) -> Result<Vec<(Entry, usize)>, StoreError> {
+    pub(crate) fn read_entries(
+        &self,
+        group: u16,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<(Entry, usize)>, StoreError> {
         let mut entries = Vec::new();
         let mut pieces = self.log.range(entry_key(group, from, 0)..entry_key(group, to, 0));
         let mut expected = None;
@@ -170,14 +179,19 @@ impl Database {
                 let Some(item) = pieces.next() else { return Ok(entries) };
                 let (key, value) = item.map_err(|error| self.failed(&error))?;
                 if self.parse_key(&key)? != (group, index, number) {
-                    return Err(self.damaged(format!("group {group}: piece {number} of entry {index} is missing")));
+                    return Err(
+                        self.damaged(format!("group {group}: piece {number} of entry {index} is missing"))
+                    );
                 }
                 bytes.extend_from_slice(self.unseal(&key, &value)?);
             }
             let entry: Entry = postcard::from_bytes(&bytes)
                 .map_err(|_| self.damaged(format!("group {group}: entry {index} is not readable")))?;
             if entry.log_id.index != index {
-                return Err(self.damaged(format!("group {group}: entry {index} says that it is {}", entry.log_id.index)));
+                return Err(self.damaged(format!(
+                    "group {group}: entry {index} says that it is {}",
+                    entry.log_id.index
+                )));
             }
             expected = Some(index + 1);
             entries.push((entry, bytes.len()));
@@ -246,13 +260,22 @@ impl Database {
         self.put_note(group, PURGED, purged)
     }
 
-    pub(crate) fn put_note<T: serde::Serialize>(&self, group: u16, name: u8, value: &T) -> Result<(), StoreError> {
+    pub(crate) fn put_note<T: serde::Serialize>(
+        &self,
+        group: u16,
+        name: u8,
+        value: &T,
+    ) -> Result<(), StoreError> {
         let key = note_key(group, name);
         let rest = postcard::to_stdvec(value).map_err(|error| self.failed(&error))?;
         self.notes.insert(key, seal(&key, &rest)).map(drop).map_err(|error| self.failed(&error))
     }
 
-    pub(crate) fn note<T: serde::de::DeserializeOwned>(&self, group: u16, name: u8) -> Result<Option<T>, StoreError> {
+    pub(crate) fn note<T: serde::de::DeserializeOwned>(
+        &self,
+        group: u16,
+        name: u8,
+    ) -> Result<Option<T>, StoreError> {
         let key = note_key(group, name);
         let Some(value) = self.notes.get(key).map_err(|error| self.failed(&error))? else { return Ok(None) };
         let rest = self.unseal(&key, &value)?;
@@ -270,7 +293,11 @@ impl Database {
         let (crc, rest) = value
             .split_first_chunk::<CRC_BYTES>()
             .ok_or_else(|| self.damaged("a value is cut off".to_owned()))?;
-        if *crc == checksum(key, rest) { Ok(rest) } else { Err(self.damaged(format!("a value's checksum is wrong (key {key:02x?})"))) }
+        if *crc == checksum(key, rest) {
+            Ok(rest)
+        } else {
+            Err(self.damaged(format!("a value's checksum is wrong (key {key:02x?})")))
+        }
     }
 
     fn failed(&self, error: &dyn std::fmt::Display) -> StoreError {

@@ -97,7 +97,10 @@ impl Identity {
             });
         }
         if found.index_groups != wanted.index_groups {
-            return Err(IdentityError::IndexGroups { found: found.index_groups, wanted: wanted.index_groups });
+            return Err(IdentityError::IndexGroups {
+                found: found.index_groups,
+                wanted: wanted.index_groups,
+            });
         }
         Ok(Some(found))
     }
@@ -106,7 +109,9 @@ impl Identity {
     pub(crate) fn create(self, folder: &Path, database: &Database) -> Result<(), IdentityError> {
         let failed = |error| IdentityError::Io { folder: folder.to_owned(), error };
         if database.note::<Self>(PROCESS, NAME)?.is_some() {
-            return Err(failed(io::Error::other("the log store has an owner, but the identity file is gone: put it back")));
+            return Err(failed(io::Error::other(
+                "the log store has an owner, but the identity file is gone: put it back",
+            )));
         }
         database.put_note(PROCESS, NAME, &self)?;
         database.persist()?;

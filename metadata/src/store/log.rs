@@ -127,13 +127,13 @@ impl LogStore {
                     }
                 }
             }
-            if bytes >= bytes_max || next < to {
+            if next < to && !entries.is_empty() {
                 return Ok(entries);
             }
         }
         let log = self.log.lock();
         let Some(cached_from) = log.cached_from() else { return Ok(entries) };
-        let next = entries.last().map_or(from, |entry: &Entry| entry.log_id.index + 1);
+        let next = entries.last().map_or(from.max(cached_from), |entry: &Entry| entry.log_id.index + 1);
         let Some(skip) = next.checked_sub(cached_from) else { return Ok(entries) };
         let mut bytes = 0;
         for (entry, entry_bytes) in log.cached.iter().skip(skip as usize) {

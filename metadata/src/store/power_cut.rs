@@ -115,7 +115,9 @@ fn every_acknowledged_entry_survives_a_power_cut() {
     let at = folder.path().join("mounted");
     let made = run("mkfs.ext4", &["-q", "-F", path(&image)]);
     let Some(mounted) = made.then(|| Mounted::new(&image, &at)).flatten() else {
-        eprintln!("SKIPPED: the power-cut test needs root, mkfs.ext4 and loop devices; run it where they are");
+        eprintln!(
+            "SKIPPED: the power-cut test needs root, mkfs.ext4 and loop devices; run it where they are"
+        );
         return;
     };
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -125,10 +127,10 @@ fn every_acknowledged_entry_survives_a_power_cut() {
         .spawn()
         .map(Killed)
         .unwrap();
-    let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
     let until = Instant::now() + Duration::from_millis(2500);
     let (mut acked, mut count) = ([None; GROUPS as usize], 0);
-    for line in lines {
+    for line in lines.by_ref() {
         let line = line.unwrap();
         let mut words = line.split_whitespace().skip_while(|word| !word.ends_with("acked")).skip(1);
         let (Some(Ok(group)), Some(Ok(index))) =
@@ -161,7 +163,11 @@ fn every_acknowledged_entry_survives_a_power_cut() {
             assert!(first <= last, "group {group}: {first} entries are purged, {last} was the last");
             for index in first..=last {
                 let found = store.try_get_log_entries(index..index + 1).await.unwrap();
-                assert_eq!(found, [entry(group as u16, index)], "group {group}: entry {index} of {last} is lost");
+                assert_eq!(
+                    found,
+                    [entry(group as u16, index)],
+                    "group {group}: entry {index} of {last} is lost"
+                );
             }
         });
     }

@@ -66,7 +66,8 @@ impl Writer {
         let (requests, receiver) = mpsc::channel();
         let dead = Arc::new(Dead::default());
         let state = State { database, dead: Arc::clone(&dead), purging: VecDeque::new(), flushes: 0 };
-        let thread = std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || state.run(&receiver))?;
+        let thread =
+            std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || state.run(&receiver))?;
         Ok(Self { requests, dead, thread: Arc::new(OnceLock::from(thread)) })
     }
 
@@ -91,7 +92,10 @@ impl Writer {
 
     /// Why nothing is written any more.
     pub(crate) fn why(&self) -> StoreError {
-        self.dead.why.get().cloned().unwrap_or_else(|| StoreError::Failed { folder: Default::default(), what: "the writer has ended".to_owned() })
+        self.dead.why.get().cloned().unwrap_or_else(|| StoreError::Failed {
+            folder: Default::default(),
+            what: "the writer has ended".to_owned(),
+        })
     }
 
     /// Ends this handle and, if it is the last, waits for the thread. Blocks.
@@ -160,7 +164,9 @@ impl State {
                     }
                 }
                 Request::Vote { group, vote, .. } => self.database.put_vote(*group, vote)?,
-                Request::Truncate { group, from, .. } => self.database.remove_entries(*group, *from, u64::MAX)?,
+                Request::Truncate { group, from, .. } => {
+                    self.database.remove_entries(*group, *from, u64::MAX)?
+                }
                 Request::Purge { group, upto, .. } => {
                     self.database.put_purged(*group, upto)?;
                     self.purging.push_back((*group, upto.index + 1));
