@@ -90,7 +90,8 @@ impl Node {
     pub async fn shutdown(self) {
         self.listening.stop().await;
         let inner = self.inner;
-        let closed = tokio::task::spawn_blocking(move || inner.targets.values().for_each(|target| target.close()));
+        let closed =
+            tokio::task::spawn_blocking(move || inner.targets.values().for_each(|target| target.close()));
         if closed.await.is_err() {
             tracing::error!("closing the targets panicked");
         }

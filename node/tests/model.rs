@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
-use support::{Bench, TestTarget, copy_folder, create, delete, fetch, key, open, settings, store_later, verify, wait};
+use support::{
+    Bench, TestTarget, copy_folder, create, delete, fetch, key, open, settings, store_later, verify, wait,
+};
 use tenfour_node::disk::Faults;
 use tenfour_node::target::file_name;
 use tenfour_types::shard_service::ShardError;
@@ -22,9 +24,15 @@ enum Step {
     Store(Vec<u64>),
     Delete(Vec<u64>),
     /// An orderly close, then open; with or without the index.
-    Reopen { index: bool },
+    Reopen {
+        index: bool,
+    },
     /// Stores under way when the power goes: each unflushed block is there or not.
-    Cut { under_way: Vec<u64>, seed: u64, stale_index: bool },
+    Cut {
+        under_way: Vec<u64>,
+        seed: u64,
+        stale_index: bool,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +68,10 @@ impl Model {
     }
 
     fn start(&self, numbers: &[u64]) -> Vec<(u64, Receiver<Result<(), ShardError>>)> {
-        numbers.iter().map(|number| (*number, store_later(self.target(), *number, bytes_of(*number)))).collect()
+        numbers
+            .iter()
+            .map(|number| (*number, store_later(self.target(), *number, bytes_of(*number))))
+            .collect()
     }
 
     fn step(&mut self, step: &Step) {
@@ -97,7 +108,9 @@ impl Model {
     }
 
     fn cut(&mut self, under_way: &[u64], seed: u64, stale_index: bool) {
-        self.bench.disk.set_faults(Faults { flush_delay: Duration::from_micros(seed % 3 * 300), ..Faults::default() });
+        self.bench
+            .disk
+            .set_faults(Faults { flush_delay: Duration::from_micros(seed % 3 * 300), ..Faults::default() });
         let started = self.start(under_way);
         std::thread::sleep(Duration::from_micros(seed % 7 * 100));
         for (number, answer) in &started {

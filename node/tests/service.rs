@@ -8,7 +8,8 @@ use support::{CLUSTER, NODE, TARGET, header_for, payload, write_record};
 use tenfour_node::disk::{Faults, FaultyDisk};
 use tenfour_node::{Node, NodeConfig, StartError, TargetConfig};
 use tenfour_rdma::{
-    Buffer, ClusterKey, ConnectError, ConnectOptions, Connection, Domain, DomainConfig, Endpoint, Provider, Received, Remote,
+    Buffer, ClusterKey, ConnectError, ConnectOptions, Connection, Domain, DomainConfig, Endpoint, Provider,
+    Received, Remote,
 };
 use tenfour_types::limits::{CRC_BLOCK_BYTES, SHARD_BYTES_MAX, SHARD_BYTES_MIN};
 use tenfour_types::record::{RECORD_BYTES_MAX, ShardHeader};
@@ -35,7 +36,8 @@ fn config(folder: &tempfile::TempDir, provider: Provider) -> NodeConfig {
     }];
     let target = folder.path().join("target");
     std::fs::create_dir_all(&target).unwrap();
-    config.targets = vec![TargetConfig { id: TARGET, folder: target, capacity_bytes: 256 << 20, create: true }];
+    config.targets =
+        vec![TargetConfig { id: TARGET, folder: target, capacity_bytes: 256 << 20, create: true }];
     config.segment_bytes = 16 << 20;
     config.staging_bytes = 40 << 20;
     config
@@ -78,13 +80,16 @@ impl Client {
         let connection = domain.connect(&node.endpoints()[0], options).await?;
         assert_eq!(Hello::from_bytes(connection.peer_private_data()).as_ref(), Ok(hello));
         let mut client = Self { domain, connection, slots: Vec::new(), epoch: Epoch(0), next_request: 0 };
-        let FromNode::Slots { slots, epoch } = client.next().await.unwrap() else { panic!("the slots come first") };
+        let FromNode::Slots { slots, epoch } = client.next().await.unwrap() else {
+            panic!("the slots come first")
+        };
         (client.slots, client.epoch) = (slots, epoch);
         Ok(client)
     }
 
     async fn next(&self) -> Option<FromNode> {
-        let received = tokio::time::timeout(Duration::from_secs(10), self.connection.recv()).await.expect("in time");
+        let received =
+            tokio::time::timeout(Duration::from_secs(10), self.connection.recv()).await.expect("in time");
         match received {
             Ok(Received::Message(message)) => Some(FromNode::from_bytes(&message).unwrap()),
             Ok(other) => panic!("a node never writes with immediate data: {other:?}"),
@@ -133,7 +138,12 @@ impl Client {
         result
     }
 
-    async fn fetch(&mut self, shard: ShardRef, offset: u32, bytes: u32) -> Result<(Vec<u8>, ShardTable), ShardError> {
+    async fn fetch(
+        &mut self,
+        shard: ShardRef,
+        offset: u32,
+        bytes: u32,
+    ) -> Result<(Vec<u8>, ShardTable), ShardError> {
         let request = self.request();
         let buffer = self.domain.pool().lease(bytes as usize).await.unwrap();
         let grant = self.connection.grant_write(buffer, 0..bytes as usize, EXPIRES).unwrap();
@@ -157,14 +167,17 @@ impl Client {
 }
 
 fn shard(number: u64, bytes: usize) -> ShardRef {
-    let ShardHeader { stripe, index, target, digest, .. } = header_for(number, &payload(number, bytes), TARGET);
+    let ShardHeader { stripe, index, target, digest, .. } =
+        header_for(number, &payload(number, bytes), TARGET);
     ShardRef { stripe, index, target, digest }
 }
 
 fn run<F: Future<Output = ()>>(each: impl Fn(Provider) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for provider in [Provider::Shm, Provider::Tcp] {
-        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(15), each(provider)).await.expect("in time") });
+        runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(15), each(provider)).await.expect("in time")
+        });
     }
 }
 
@@ -235,11 +248,15 @@ fn many_fetches_at_once_are_all_answered() {
             let buffer = client.domain.pool().lease(bytes).await.unwrap();
             let grant = client.connection.grant_write(buffer, 0..bytes, EXPIRES).unwrap();
             let shard = shard(u64::from(request % 4), bytes);
-            client.send(&ToNode::Fetch { request, shard, offset: 0, bytes: bytes as u32, into: grant.remote() }).await;
+            client
+                .send(&ToNode::Fetch { request, shard, offset: 0, bytes: bytes as u32, into: grant.remote() })
+                .await;
             grants.push(Some(grant));
         }
         for _ in 0..40 {
-            let Some(FromNode::Fetched { request, result }) = client.next().await else { panic!("expected Fetched") };
+            let Some(FromNode::Fetched { request, result }) = client.next().await else {
+                panic!("expected Fetched")
+            };
             assert!(result.is_ok());
             let sealed = grants[request as usize].take().unwrap().seal().await;
             assert!(sealed[..] == payload(u64::from(request % 4), bytes)[..]);
@@ -253,23 +270,42 @@ fn what_is_wrong_is_answered_and_the_slot_lives_on() {
         let cluster = Cluster::start(provider).await;
         let mut client = cluster.client(provider).await;
         assert_eq!(client.store_for(1, 4096, TargetId(99)).await, Err(ShardError::UnknownTarget));
-        let flipped = |at: usize| move |buffer: &mut Buffer| {
-            let (_, length) = write_record(buffer, 1, 4096, TARGET);
-            buffer[at] ^= 1;
-            length
+        let flipped = |at: usize| {
+            move |buffer: &mut Buffer| {
+                let (_, length) = write_record(buffer, 1, 4096, TARGET);
+                buffer[at] ^= 1;
+                length
+            }
         };
-        for (at, expected) in [(70, ShardError::Malformed), (130, ShardError::ChecksumMismatch), (2000, ShardError::ChecksumMismatch)] {
+        for (at, expected) in [
+            (70, ShardError::Malformed),
+            (130, ShardError::ChecksumMismatch),
+            (2000, ShardError::ChecksumMismatch),
+        ] {
             client.write(0, flipped(at)).await;
             assert_eq!(client.stored().await, Some((0, Err(expected))));
         }
         for length in [0, 1, 127, 500] {
-            client.write(0, |buffer| { write_record(buffer, 1, 4096, TARGET); length }).await;
+            client
+                .write(0, |buffer| {
+                    write_record(buffer, 1, 4096, TARGET);
+                    length
+                })
+                .await;
             assert_eq!(client.stored().await, Some((0, Err(ShardError::Malformed))));
         }
         assert_eq!(client.fetch(shard(1, 4096), 0, 4096).await.unwrap_err(), ShardError::NotFound);
         assert_eq!(client.store(1, 4096).await, Ok(()));
         // What the last record left in the slot is not taken for a new one.
-        client.connection.write(client.domain.pool().lease(4096).await.unwrap().freeze().slice(0..0).unwrap(), client.slots[0].sub(0, 0).unwrap(), Some(0)).await.unwrap();
+        client
+            .connection
+            .write(
+                client.domain.pool().lease(4096).await.unwrap().freeze().slice(0..0).unwrap(),
+                client.slots[0].sub(0, 0).unwrap(),
+                Some(0),
+            )
+            .await
+            .unwrap();
         assert_eq!(client.stored().await, Some((0, Err(ShardError::Malformed))));
         let unknown = ShardRef { target: TargetId(99), ..shard(1, 4096) };
         assert_eq!(client.fetch(unknown, 0, 4096).await.unwrap_err(), ShardError::UnknownTarget);
@@ -283,7 +319,10 @@ fn what_is_wrong_is_answered_and_the_slot_lives_on() {
         client.send(&ToNode::Verify { request, shards: Vec::new() }).await;
         assert_eq!(client.next().await, Some(FromNode::Verified { request, results: Vec::new() }));
         client.send(&ToNode::Status { request }).await;
-        assert_eq!(client.next().await, Some(FromNode::Status { request, targets: cluster.node().targets() }));
+        assert_eq!(
+            client.next().await,
+            Some(FromNode::Status { request, targets: cluster.node().targets() })
+        );
     });
 }
 
@@ -297,8 +336,12 @@ fn a_peer_that_breaks_the_protocol_loses_its_connection_and_nobody_else_does() {
             let empty = bad.domain.pool().lease(64).await.unwrap().freeze().slice(0..0).unwrap();
             match how {
                 0 => drop(bad.connection.post_send(Bytes::from_static(b"\x01\xff\xff\xff")).await),
-                1 => drop(bad.connection.post_write(empty, bad.slots[0].sub(0, 0).unwrap(), Some(9999)).await),
-                2 => drop(bad.connection.post_write(empty, bad.slots[0].sub(0, 0).unwrap(), Some(1 << 20)).await),
+                1 => {
+                    drop(bad.connection.post_write(empty, bad.slots[0].sub(0, 0).unwrap(), Some(9999)).await)
+                }
+                2 => drop(
+                    bad.connection.post_write(empty, bad.slots[0].sub(0, 0).unwrap(), Some(1 << 20)).await,
+                ),
                 _ => {
                     let shards = vec![shard(1, 64); 257];
                     bad.send(&ToNode::Verify { request: 1, shards }).await;
@@ -315,7 +358,8 @@ fn a_peer_that_breaks_the_protocol_loses_its_connection_and_nobody_else_does() {
 fn peers_of_another_cluster_or_for_another_node_are_refused() {
     run(async |provider| {
         let cluster = Cluster::start(provider).await;
-        let others = [Hello { cluster: ClusterId([1; 16]), node: NODE }, Hello { cluster: CLUSTER, node: NodeId(99) }];
+        let others =
+            [Hello { cluster: ClusterId([1; 16]), node: NODE }, Hello { cluster: CLUSTER, node: NodeId(99) }];
         for hello in others {
             let refused = Client::connect(cluster.node(), provider, &hello).await.err();
             assert!(matches!(refused, Some(ConnectError::Rejected)), "{refused:?}");
@@ -342,7 +386,11 @@ fn clients_that_die_at_any_moment_leave_nothing_behind() {
                 }
             };
             for slot in 0..round as u16 {
-                client.write(slot, |buffer| write_record(buffer, 100 * round + u64::from(slot), 40_000, TARGET).1).await;
+                client
+                    .write(slot, |buffer| {
+                        write_record(buffer, 100 * round + u64::from(slot), 40_000, TARGET).1
+                    })
+                    .await;
             }
             drop(client);
         }
@@ -360,21 +408,13 @@ fn a_poisoned_target_answers_so_and_is_reported() {
         let config = config(&folder, Provider::Shm);
         let shared = disk.clone();
         let node = Node::start_on(config, move |_| Ok(shared.clone())).await.unwrap();
-        let mut client = Client::connect(&node, Provider::Shm, &Hello { cluster: CLUSTER, node: NODE }).await.unwrap();
+        let mut client =
+            Client::connect(&node, Provider::Shm, &Hello { cluster: CLUSTER, node: NODE }).await.unwrap();
         assert_eq!(client.store(1, 4096).await, Ok(()));
         let mut poisoned = node.poisoned();
         assert!(poisoned.borrow_and_update().is_empty());
         // The zeroes ahead are done: what fails is the record's own flush.
-        let settled = async {
-            let mut counts = disk.counts();
-            loop {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                if std::mem::replace(&mut counts, disk.counts()) == counts {
-                    break;
-                }
-            }
-        };
-        settled.await;
+        support::settle(&disk);
         disk.set_faults(Faults { fail_flush_after: Some(0), ..Faults::default() });
         assert_eq!(client.store(2, 4096).await, Err(ShardError::TargetOut));
         poisoned.changed().await.unwrap();

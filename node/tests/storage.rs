@@ -2,10 +2,13 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use support::{Bench, CLUSTER, NODE, TARGET, create, delete, fetch, fetch_range, key, open, record, settings, store, store_later, verify, wait};
+use support::{
+    Bench, CLUSTER, NODE, TARGET, create, delete, fetch, fetch_range, key, open, record, settings, store,
+    store_later, verify, wait,
+};
 use tenfour_node::disk::{Disk, Faults, RealDisk};
 use tenfour_node::target::{FIRST_RECORD, OpenError, SUPERBLOCK, Target, TargetSettings, file_name};
 use tenfour_types::limits::{CRC_BLOCK_BYTES, SHARD_BYTES_MAX, SHARD_BYTES_MIN};
@@ -34,12 +37,17 @@ fn stored_shards_read_back_whole_and_in_ranges_on_every_kind_of_disk() {
                 let whole = support::payload(number, bytes);
                 for start in (0..bytes).step_by(CRC_BLOCK_BYTES) {
                     let end = (start + 2 * CRC_BLOCK_BYTES).min(bytes);
-                    let range = fetch_range(target, key(number, bytes), start as u32, (end - start) as u32).unwrap();
+                    let range =
+                        fetch_range(target, key(number, bytes), start as u32, (end - start) as u32).unwrap();
                     assert!(range == whole[start..end], "{bytes} bytes from {start}");
                 }
             }
         };
-        let answers: Vec<_> = sizes.iter().enumerate().map(|(number, bytes)| store_later(&target, number as u64, *bytes)).collect();
+        let answers: Vec<_> = sizes
+            .iter()
+            .enumerate()
+            .map(|(number, bytes)| store_later(&target, number as u64, *bytes))
+            .collect();
         assert!(answers.iter().all(|answer| wait(answer) == Ok(())));
         check(&target);
         assert_eq!(target.status().shards, sizes.len() as u64);
@@ -59,8 +67,14 @@ fn a_range_that_cannot_be_verified_is_malformed() {
     assert_eq!(store(&target, 1, 40_000 / 64 * 64), Ok(()));
     let bytes = 40_000 / 64 * 64;
     let key = key(1, bytes);
-    for (offset, length) in [(0, 0), (1, 64), (0, 100), (16 << 10, 100), (0, 1 << 20), (u32::MAX, 64), (48 << 10, 16 << 10)] {
-        assert_eq!(fetch_range(&target, key, offset, length), Err(ShardError::Malformed), "{offset} {length}");
+    for (offset, length) in
+        [(0, 0), (1, 64), (0, 100), (16 << 10, 100), (0, 1 << 20), (u32::MAX, 64), (48 << 10, 16 << 10)]
+    {
+        assert_eq!(
+            fetch_range(&target, key, offset, length),
+            Err(ShardError::Malformed),
+            "{offset} {length}"
+        );
     }
     assert!(fetch_range(&target, key, 32 << 10, bytes as u32 - (32 << 10)).is_ok());
     assert_eq!(fetch(&target, 2, SMALL), Err(ShardError::NotFound));
@@ -71,7 +85,10 @@ fn the_same_shard_again_is_answered_without_a_second_copy() {
     let bench = Bench::new();
     let target = create(bench.disk.clone(), settings(SEGMENT, 4)).unwrap();
     assert_eq!(store(&target, 1, SMALL), Ok(()));
-    let answers: Vec<_> = (0..10).map(|_| store_later(&target, 1, SMALL)).chain((0..10).map(|_| store_later(&target, 2, SMALL))).collect();
+    let answers: Vec<_> = (0..10)
+        .map(|_| store_later(&target, 1, SMALL))
+        .chain((0..10).map(|_| store_later(&target, 2, SMALL)))
+        .collect();
     assert!(answers.iter().all(|answer| wait(answer) == Ok(())));
     assert_eq!(target.status().shards, 2);
     assert_eq!(target.status().used_bytes, 2 * record_bytes(SMALL) as u64);
@@ -80,7 +97,8 @@ fn the_same_shard_again_is_answered_without_a_second_copy() {
 #[test]
 fn a_record_for_another_target_is_refused() {
     let bench = Bench::new();
-    let target: Target<_> = create(bench.disk.clone(), TargetSettings { target: TargetId(8), ..settings(SEGMENT, 4) }).unwrap();
+    let target: Target<_> =
+        create(bench.disk.clone(), TargetSettings { target: TargetId(8), ..settings(SEGMENT, 4) }).unwrap();
     assert_eq!(store(&target, 1, SMALL), Err(ShardError::UnknownTarget));
 }
 
@@ -89,6 +107,7 @@ fn a_flush_precedes_every_acknowledgement_and_serves_all_that_arrived() {
     let bench = Bench::new();
     let target = create(bench.disk.clone(), settings(4 << 20, 4)).unwrap();
     assert_eq!(store(&target, 0, SMALL), Ok(()));
+    bench.settle();
     let before = target.status().flushes;
     for number in 1..=20 {
         let (_, flushes) = bench.disk.counts();
@@ -115,6 +134,7 @@ fn a_failed_flush_acknowledges_nothing_and_poisons_for_good() {
     });
     let target = Target::create(bench.disk.clone(), settings(SEGMENT, 4), on_poison).unwrap();
     assert_eq!(store(&target, 1, SMALL), Ok(()));
+    bench.settle();
     bench.disk.set_faults(Faults { fail_flush_after: Some(0), ..Faults::default() });
     assert_eq!(store(&target, 2, SMALL), Err(ShardError::TargetOut));
     // The disk's next flush would succeed: the target must not try.
@@ -140,6 +160,7 @@ fn a_failed_or_torn_write_poisons_and_leaves_no_half_shard() {
         let mut bench = Bench::new();
         let target = create(bench.disk.clone(), settings(SEGMENT, 4)).unwrap();
         assert_eq!(store(&target, 1, SMALL), Ok(()));
+        bench.settle();
         let faults = Faults::default();
         bench.disk.set_faults(if torn {
             Faults { tear_write_after: Some(0), ..faults }
@@ -207,7 +228,9 @@ fn a_folder_that_is_not_this_target_is_refused() {
     assert!(matches!(create(disk(), wanted), Err(OpenError::Exists { target: TARGET })));
     let other = TargetSettings { cluster: ClusterId([1; 16]), ..wanted };
     assert!(matches!(open(disk(), other), Err(OpenError::WrongCluster { found: CLUSTER, .. })));
-    for other in [TargetSettings { target: TargetId(1), ..wanted }, TargetSettings { node: NodeId(1), ..wanted }] {
+    for other in
+        [TargetSettings { target: TargetId(1), ..wanted }, TargetSettings { node: NodeId(1), ..wanted }]
+    {
         assert!(matches!(open(disk(), other), Err(OpenError::WrongTarget { found: (NODE, TARGET), .. })));
     }
     let superblock = folder.path().join(SUPERBLOCK);
@@ -229,7 +252,10 @@ fn a_creation_that_was_cut_short_can_be_done_again() {
     bench.disk.set_faults(Faults { fail_flush_after: Some(0), ..Faults::default() });
     assert!(create(bench.disk.clone(), settings(SEGMENT, 4)).is_err());
     bench.cut_power(3, None);
-    assert!(matches!(open(bench.disk.clone(), settings(SEGMENT, 4)), Err(OpenError::Missing | OpenError::SuperblockDamaged)));
+    assert!(matches!(
+        open(bench.disk.clone(), settings(SEGMENT, 4)),
+        Err(OpenError::Missing | OpenError::SuperblockDamaged)
+    ));
     let target = create(bench.disk.clone(), settings(SEGMENT, 4)).unwrap();
     assert_eq!(store(&target, 1, SMALL), Ok(()));
 }
@@ -304,7 +330,10 @@ fn deleted_shards_stay_deleted_and_their_segments_live_again() {
             bench.cut_power(round, (round % 2 == 0).then_some(index.as_path()));
             target = open(bench.disk.clone(), wanted).unwrap();
             assert_eq!(target.status().shards, 0);
-            assert!((0..(round + 1) * 50).all(|number| fetch(&target, number, SMALL) == Err(ShardError::NotFound)));
+            assert!(
+                (0..(round + 1) * 50)
+                    .all(|number| fetch(&target, number, SMALL) == Err(ShardError::NotFound))
+            );
         }
     }
 }
@@ -349,7 +378,11 @@ fn the_index_folder_can_be_deleted_at_any_time() {
             _ => {}
         }
         let target = open(disk(), wanted).unwrap();
-        assert_eq!((target.status().shards, target.status().used_bytes), (status.shards, status.used_bytes), "{how}");
+        assert_eq!(
+            (target.status().shards, target.status().used_bytes),
+            (status.shards, status.used_bytes),
+            "{how}"
+        );
         assert!((0..3000).step_by(97).all(|number| fetch(&target, number, SMALL) == Ok(())), "{how}");
     }
 }
@@ -378,7 +411,11 @@ fn a_flipped_bit_anywhere_in_a_record_is_damage_and_costs_that_record_only() {
             };
             assert_eq!(fetch(&target, 1, bytes), Err(lost), "offset {offset}");
             assert_eq!(verify(&target, 1, bytes), Err(lost), "offset {offset}");
-            assert_eq!((fetch(&target, 0, bytes), fetch(&target, 2, bytes)), (Ok(()), Ok(())), "offset {offset}");
+            assert_eq!(
+                (fetch(&target, 0, bytes), fetch(&target, 2, bytes)),
+                (Ok(()), Ok(())),
+                "offset {offset}"
+            );
             // A repaired copy is stored, not taken for one that is there.
             assert_eq!(store(&target, 1, bytes), Ok(()));
             assert_eq!(fetch(&target, 1, bytes), Ok(()));
@@ -407,6 +444,7 @@ fn stale_and_misdirected_records_are_recognised() {
     assert_eq!(store(&target, 1, SMALL), Ok(()));
     assert_eq!(store(&target, 2, SMALL), Ok(()));
     // A write that the disk acknowledged and never did: the space still holds zeroes.
+    bench.settle();
     bench.disk.set_faults(Faults { lose_write_after: Some(0), ..Faults::default() });
     assert_eq!(store(&target, 3, SMALL), Ok(()));
     assert_eq!(fetch(&target, 3, SMALL), Err(ShardError::Damaged));
@@ -442,7 +480,10 @@ fn a_damaged_segment_header_loses_no_other_segment() {
     bench.disk.damage(&file_name(0), |contents| contents[..4096].fill(0));
     bench.cut_power(0, None);
     let target = open(bench.disk.clone(), wanted).unwrap();
-    assert!((0..150).all(|number| fetch(&target, number, SMALL) == Ok(())), "the second copy of the header serves");
+    assert!(
+        (0..150).all(|number| fetch(&target, number, SMALL) == Ok(())),
+        "the second copy of the header serves"
+    );
     drop(target);
     bench.disk.damage(&file_name(0), |contents| contents[..8192].fill(0));
     bench.cut_power(0, None);

@@ -228,7 +228,12 @@ impl Disk for FaultyDisk {
     }
     fn free_bytes(&self) -> io::Result<u64> {
         let state = self.state.lock();
-        let used: u64 = state.names.values().filter_map(|inode| state.files.get(inode)).map(|f| f.written.len() as u64).sum();
+        let used: u64 = state
+            .names
+            .values()
+            .filter_map(|inode| state.files.get(inode))
+            .map(|f| f.written.len() as u64)
+            .sum();
         Ok(state.faults.space_bytes.unwrap_or(1 << 50).saturating_sub(used))
     }
     fn index_folder(&self) -> PathBuf {

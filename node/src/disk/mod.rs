@@ -15,7 +15,7 @@ mod real;
 mod ring;
 
 pub use aligned::AlignedBuffer;
-pub use faulty::{FaultyDisk, Faults};
+pub use faulty::{Faults, FaultyDisk};
 pub use real::{RealDisk, RealEngine, RealFile};
 
 use std::io;

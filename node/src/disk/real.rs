@@ -67,7 +67,8 @@ impl Disk for RealDisk {
         file.0.try_lock().map_err(io::Error::from)
     }
     fn list(&self) -> io::Result<Vec<String>> {
-        let name = |entry: io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+        let name =
+            |entry: io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
         self.folder.read_dir()?.map(name).collect()
     }
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -103,9 +104,14 @@ impl Engine for RealEngine {
     type File = RealFile;
 
     fn write(&mut self, file: &RealFile, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
-        let aligned = |part: &&[u8]| part.len().is_multiple_of(BLOCK_BYTES) && part.as_ptr().addr().is_multiple_of(BLOCK_BYTES);
+        let aligned = |part: &&[u8]| {
+            part.len().is_multiple_of(BLOCK_BYTES) && part.as_ptr().addr().is_multiple_of(BLOCK_BYTES)
+        };
         if self.direct && !(offset.is_multiple_of(BLOCK_BYTES as u64) && parts.iter().all(aligned)) {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "a direct write that is not aligned to blocks"));
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "a direct write that is not aligned to blocks",
+            ));
         }
         match &mut self.ring {
             Some(ring) if parts.len() > 1 || parts.iter().any(|part| part.len() > Ring::CHUNK_BYTES) => {

@@ -35,7 +35,8 @@ impl Ring {
     /// Writes all parts from `offset` on.
     pub(super) fn write(&mut self, file: &File, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
         let groups = chunks(offset, parts);
-        let vectors: Vec<Vec<libc::iovec>> = groups.iter().map(|(_, parts)| parts.iter().map(vector).collect()).collect();
+        let vectors: Vec<Vec<libc::iovec>> =
+            groups.iter().map(|(_, parts)| parts.iter().map(vector).collect()).collect();
         let mut results = vec![0; groups.len()];
         let entries = groups.iter().zip(&vectors).map(|((offset, _), vector)| {
             let (address, count) = (vector.as_ptr(), vector.len() as u32);
@@ -62,7 +63,9 @@ impl Ring {
             .iter_mut()
             .map(|range| {
                 let (address, bytes) = (range.into.as_mut_ptr(), range.into.len() as u32);
-                opcode::Read::new(types::Fd(range.file.as_raw_fd()), address, bytes).offset(range.offset).build()
+                opcode::Read::new(types::Fd(range.file.as_raw_fd()), address, bytes)
+                    .offset(range.offset)
+                    .build()
             })
             .collect();
         // SAFETY: the ranges' memory is borrowed exclusively until `run` returns, which is after the last completion.
@@ -82,7 +85,11 @@ impl Ring {
     ///
     /// # Safety
     /// What the entries point to stays valid, and what they write to is touched by nobody, until this returns.
-    unsafe fn run(&mut self, mut entries: impl Iterator<Item = io_uring::squeue::Entry>, results: &mut [i32]) {
+    unsafe fn run(
+        &mut self,
+        mut entries: impl Iterator<Item = io_uring::squeue::Entry>,
+        results: &mut [i32],
+    ) {
         let total = results.len();
         let (mut submitted, mut done) = (0, 0);
         while done < total {
@@ -96,7 +103,8 @@ impl Ring {
             }
             match self.0.submit_and_wait(1) {
                 Ok(_) => {}
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY)) => {}
                 Err(error) => abandon(&error.to_string()),
             }
             for completion in self.0.completion() {

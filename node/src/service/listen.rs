@@ -8,10 +8,10 @@ use crate::target::fetch_buffer_bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tenfour_rdma::{AcceptError, Domain, DomainConfig, Endpoint, Incoming, Listener};
+use tenfour_types::Wire;
 use tenfour_types::limits::SHARD_BYTES_MAX;
 use tenfour_types::record::RECORD_BYTES_MAX;
 use tenfour_types::shard_service::Hello;
-use tenfour_types::Wire;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -133,7 +133,12 @@ impl Listening {
     }
 }
 
-async fn accept_all(inner: Arc<Inner>, staging: Staging, mut listener: Listener, mut stopped: watch::Receiver<bool>) {
+async fn accept_all(
+    inner: Arc<Inner>,
+    staging: Staging,
+    mut listener: Listener,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut sessions = JoinSet::new();
     loop {
         let incoming = tokio::select! {

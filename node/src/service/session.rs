@@ -115,7 +115,9 @@ impl Session {
             Err(end) => Err(end),
         };
         match result {
-            Err(end @ End::Protocol(_)) => tracing::warn!(connection = self.connection.id(), %end, "closing a connection"),
+            Err(end @ End::Protocol(_)) => {
+                tracing::warn!(connection = self.connection.id(), %end, "closing a connection");
+            }
             Err(end) => tracing::debug!(connection = self.connection.id(), %end, "a connection ended"),
             Ok(()) => {}
         }
@@ -181,14 +183,21 @@ impl Session {
 
     async fn answer(&mut self, answer: Answer) -> Result<(), End> {
         match answer {
-            Answer::Stored { slot, outcome: StoreOutcome { memory, result } } => self.stored(slot, memory, result).await,
+            Answer::Stored { slot, outcome: StoreOutcome { memory, result } } => {
+                self.stored(slot, memory, result).await
+            }
             Answer::Fetched { fetch, result } => self.fetched(fetch, result).await,
             Answer::Verified { request, position, result } => self.verified(request, position, result).await,
         }
     }
 
     /// Answers a store, with the slot's next grant.
-    async fn stored(&mut self, slot: u16, memory: Buffer, result: Result<Durable, ShardError>) -> Result<(), End> {
+    async fn stored(
+        &mut self,
+        slot: u16,
+        memory: Buffer,
+        result: Result<Durable, ShardError>,
+    ) -> Result<(), End> {
         let grant = self.grant(memory)?;
         let next = grant.remote();
         if let Some(place) = self.slots.get_mut(usize::from(slot)) {
@@ -269,13 +278,19 @@ impl Session {
     }
 
     /// WRITEs the blocks to the peer, then tells it.
-    async fn fetched(&mut self, fetch: Fetch, result: Result<Fetched<Buffer>, ShardError>) -> Result<(), End> {
+    async fn fetched(
+        &mut self,
+        fetch: Fetch,
+        result: Result<Fetched<Buffer>, ShardError>,
+    ) -> Result<(), End> {
         self.fetching = self.fetching.saturating_sub(1);
         let (source, table) = match result {
             Ok(Fetched { memory, range, table }) => (memory.freeze().slice(range), table),
             Err(error) => return self.send_fetched(fetch.request, Err(error)).await,
         };
-        let Some(source) = source else { return self.send_fetched(fetch.request, Err(ShardError::Disk)).await };
+        let Some(source) = source else {
+            return self.send_fetched(fetch.request, Err(ShardError::Disk)).await;
+        };
         let message = FromNode::Fetched { request: fetch.request, result: Ok(table) };
         let message = Bytes::from(message.to_bytes());
         let completion = self.connection.post_write_then_send(source, fetch.into, message).await?;
@@ -285,7 +300,11 @@ impl Session {
         Ok(())
     }
 
-    async fn send_fetched(&mut self, request: u32, result: Result<ShardTable, ShardError>) -> Result<(), End> {
+    async fn send_fetched(
+        &mut self,
+        request: u32,
+        result: Result<ShardTable, ShardError>,
+    ) -> Result<(), End> {
         self.send(&FromNode::Fetched { request, result }).await
     }
 
@@ -310,7 +329,12 @@ impl Session {
         Ok(())
     }
 
-    async fn verified(&mut self, request: u32, position: usize, result: Result<(), ShardError>) -> Result<(), End> {
+    async fn verified(
+        &mut self,
+        request: u32,
+        position: usize,
+        result: Result<(), ShardError>,
+    ) -> Result<(), End> {
         let Some(verifying) = self.verifying.get_mut(&request) else { return Ok(()) };
         if let Some(place) = verifying.results.get_mut(position) {
             *place = result;

@@ -4,7 +4,9 @@
 //! for nobody. Invariant: sequences rise in the order of places; a group never spans two segments, and the old segment is flushed
 //! before anything is written to the new one.
 
-use super::commit::{Batch, BatchPlace, DeleteAnswer, Durable, Noteworthy, StoreAnswer, StoreOutcome, bury, nothing_to_bury};
+use super::commit::{
+    Batch, BatchPlace, DeleteAnswer, Durable, Noteworthy, StoreAnswer, StoreOutcome, bury, nothing_to_bury,
+};
 use super::index::{ROWS_BEFORE_CHECKPOINT, ROWS_IN_MEMORY_MAX, Row};
 use super::queue::Queue;
 use super::record::{RecordMemory, ShardKey, TOMBSTONES_MAX, Tombstone, Verified, write_tombstones};
@@ -27,6 +29,9 @@ const SEGMENTS_BEFORE_CHECKPOINT: u64 = 16;
 
 /// While the appender waits for a checkpoint it asks for one again every so often: the one under way may be older.
 const CHECKPOINT_POLL: Duration = Duration::from_millis(50);
+
+/// The group, possibly a new one, and the place: segment, offset, stamp.
+type Placed<F, M> = (Batch<F, M>, Result<(u32, u32, Stamp), ShardError>);
 
 pub(super) enum Append<M> {
     Store(Verified<M>, StoreAnswer<M>),
@@ -89,7 +94,12 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
     }
 
     /// Adds a record to the group, or to the list of those that are there already.
-    fn store(&mut self, mut batch: Batch<D::File, M>, mut record: Verified<M>, answer: StoreAnswer<M>) -> Batch<D::File, M> {
+    fn store(
+        &mut self,
+        mut batch: Batch<D::File, M>,
+        mut record: Verified<M>,
+        answer: StoreAnswer<M>,
+    ) -> Batch<D::File, M> {
         let key = record.key();
         if batch.holds(&key) {
             batch.repeat(record.into_memory(), answer);
@@ -121,7 +131,8 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
             }
         };
         let mut batch = batch;
-        let row = Row { segment, offset, payload_bytes: record.header().payload_bytes, sequence: stamp.sequence };
+        let row =
+            Row { segment, offset, payload_bytes: record.header().payload_bytes, sequence: stamp.sequence };
         if record.stamp(stamp) {
             batch.add(record, row, replaces, answer);
         } else {
@@ -131,12 +142,7 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
     }
 
     /// A place for `length` bytes after those of the group; where there is none, the group is committed first.
-    fn place(
-        &mut self,
-        mut batch: Batch<D::File, M>,
-        length: u32,
-        purpose: Purpose,
-    ) -> (Batch<D::File, M>, Result<(u32, u32, Stamp), ShardError>) {
+    fn place(&mut self, mut batch: Batch<D::File, M>, length: u32, purpose: Purpose) -> Placed<D::File, M> {
         if length > self.shared.space.segment_bytes - FIRST_RECORD {
             return (batch, Err(ShardError::TargetFull));
         }
@@ -246,7 +252,10 @@ impl<D: Disk, M: RecordMemory> Appender<D, M> {
     fn tombstones(&self, buried: &[(ShardKey, Row)]) -> Vec<Tombstone> {
         let state = self.shared.space.lock();
         let life = |row: &Row| state.segments.get(&row.segment).map_or(0, |segment| segment.header.life);
-        buried.iter().map(|(key, row)| Tombstone { key: *key, life: life(row), sequence: row.sequence }).collect()
+        buried
+            .iter()
+            .map(|(key, row)| Tombstone { key: *key, life: life(row), sequence: row.sequence })
+            .collect()
     }
 
     fn bury(&mut self, entries: &[Tombstone], rows: &[(ShardKey, Row)]) -> Result<Durable, ShardError> {

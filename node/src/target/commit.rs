@@ -81,7 +81,13 @@ impl<F, M: RecordMemory> Batch<F, M> {
         self.repeated.push((memory, answer));
     }
 
-    pub(super) fn add(&mut self, verified: Verified<M>, row: Row, replaces: Option<Row>, answer: StoreAnswer<M>) {
+    pub(super) fn add(
+        &mut self,
+        verified: Verified<M>,
+        row: Row,
+        replaces: Option<Row>,
+        answer: StoreAnswer<M>,
+    ) {
         let noteworthy = Noteworthy { key: verified.key(), row, replaces };
         self.bytes += verified.bytes().len();
         self.keys.insert(noteworthy.key);
@@ -122,11 +128,11 @@ impl<F, M: RecordMemory> Written<F, M> {
         engine: &mut D::Engine,
         shared: &Shared<D>,
     ) -> Result<Flushed<F, M>, Failed<M>> {
-        if let Some(place) = &self.0.place {
-            if let Err(error) = flush_counted(engine, place.file.as_ref(), shared) {
-                shared.health.poison("flushing records", &error);
-                return Err(self.0.fail(ShardError::TargetOut));
-            }
+        if let Some(place) = &self.0.place
+            && let Err(error) = flush_counted(engine, place.file.as_ref(), shared)
+        {
+            shared.health.poison("flushing records", &error);
+            return Err(self.0.fail(ShardError::TargetOut));
         }
         Ok(Flushed(self.0))
     }

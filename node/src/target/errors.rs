@@ -23,7 +23,9 @@ pub enum OpenError {
     #[error("the folder holds segments but no superblock: it is not empty and is left alone")]
     NotEmpty,
     /// Both copies of the superblock are damaged.
-    #[error("both copies of the superblock are damaged: take the target out and give the disk a new target id")]
+    #[error(
+        "both copies of the superblock are damaged: take the target out and give the disk a new target id"
+    )]
     SuperblockDamaged,
     /// The folder of another cluster.
     #[error("the folder belongs to cluster {found}, this node to {wanted}")]

@@ -103,24 +103,22 @@ impl Index {
     /// Opens the index, or begins a new one when it is gone, unreadable, or not this target's.
     pub(super) fn open(folder: &Path, target_life: u64) -> Result<Self, fjall::Error> {
         let opened = catch_unwind(AssertUnwindSafe(|| Self::open_once(folder, target_life)));
-        match opened {
-            Ok(Ok(index)) if index.is_ours()? => return Ok(index),
-            Ok(Ok(index)) => {
-                tracing::warn!(folder = %folder.display(), "the index is another target's: it is rebuilt");
-                drop(index);
-            }
-            Ok(Err(error)) => tracing::warn!(folder = %folder.display(), %error, "the index cannot be read: it is rebuilt"),
-            Err(_) => tracing::warn!(folder = %folder.display(), "the index cannot be read: it is rebuilt"),
-        }
+        let why = match opened {
+            Ok(Ok(index)) if index.is_ours().unwrap_or(false) => return Ok(index),
+            Ok(Ok(_)) => "it is another target's".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "reading it panicked".to_owned(),
+        };
+        tracing::warn!(folder = %folder.display(), why, "the index is rebuilt");
         Self::open_anew(folder, target_life)
     }
 
     /// Begins a new index.
     pub(super) fn open_anew(folder: &Path, target_life: u64) -> Result<Self, fjall::Error> {
-        match std::fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => Self::open_once(folder, target_life),
+        if folder.try_exists()? {
+            std::fs::remove_dir_all(folder)?;
         }
+        Self::open_once(folder, target_life)
     }
 
     fn open_once(folder: &Path, target_life: u64) -> Result<Self, fjall::Error> {

@@ -19,11 +19,14 @@ pub(super) struct Maintenance<D: Disk> {
     pub(super) shared: Arc<Shared<D>>,
     pub(super) engine: D::Engine,
     zeroes: AlignedBuffer,
+    /// Its own descriptors of the active and the next segment: the kernel reports a failed write-back once for each, so zeroing
+    /// must not take the report that the appender's flush waits for.
+    files: Vec<(u32, D::File)>,
 }
 
-enum Work<F> {
+enum Work {
     Stop,
-    Zero { number: u32, file: Arc<F>, from: u32, to: u32 },
+    Zero { number: u32, from: u32, to: u32 },
     Prepare,
     Checkpoint(super::index::Frozen),
 }
@@ -31,14 +34,14 @@ enum Work<F> {
 impl<D: Disk> Maintenance<D> {
     pub(super) fn new(shared: Arc<Shared<D>>) -> io::Result<Self> {
         let engine = shared.disk.engine()?;
-        Ok(Self { shared, engine, zeroes: AlignedBuffer::zeroed(ZEROES_BYTES) })
+        Ok(Self { shared, engine, zeroes: AlignedBuffer::zeroed(ZEROES_BYTES), files: Vec::new() })
     }
 
     pub(super) fn run(mut self) {
         loop {
             let done = match self.next_work() {
                 Work::Stop => return,
-                Work::Zero { number, file, from, to } => self.zero(number, &file, from, to),
+                Work::Zero { number, from, to } => self.zero(number, from, to),
                 Work::Prepare => self.prepare(),
                 Work::Checkpoint(frozen) => self.checkpoint(&frozen),
             };
@@ -55,7 +58,7 @@ impl<D: Disk> Maintenance<D> {
     }
 
     /// Waits for something to do. Zeroes that the appender is about to need go first.
-    fn next_work(&self) -> Work<D::File> {
+    fn next_work(&self) -> Work {
         let space = &self.shared.space;
         let mut state = space.lock();
         loop {
@@ -68,7 +71,8 @@ impl<D: Disk> Maintenance<D> {
                 if let Some(work) = urgent {
                     return work;
                 }
-                let runs_out = state.active.as_ref().is_none_or(|head| head.limit - head.end < ZERO_AHEAD_BYTES);
+                let runs_out =
+                    state.active.as_ref().is_none_or(|head| head.limit - head.end < ZERO_AHEAD_BYTES);
                 if state.next.is_none() && runs_out && !state.full {
                     return Work::Prepare;
                 }
@@ -76,7 +80,8 @@ impl<D: Disk> Maintenance<D> {
             if let Some(frozen) = state.checkpoint.take() {
                 return Work::Checkpoint(frozen);
             }
-            let ahead = zero_step(&state.active, ZERO_AHEAD_BYTES).or_else(|| zero_step(&state.next, ZERO_AHEAD_BYTES / 2));
+            let ahead = zero_step(&state.active, ZERO_AHEAD_BYTES)
+                .or_else(|| zero_step(&state.next, ZERO_AHEAD_BYTES / 2));
             if let Some(work) = ahead {
                 return work;
             }
@@ -90,7 +95,12 @@ impl<D: Disk> Maintenance<D> {
         }
     }
 
-    fn zero(&mut self, number: u32, file: &D::File, from: u32, to: u32) -> io::Result<()> {
+    fn zero(&mut self, number: u32, from: u32, to: u32) -> io::Result<()> {
+        if self.files.iter().all(|(kept, _)| *kept != number) {
+            self.files.truncate(1);
+            self.files.insert(0, (number, self.shared.disk.open(&file_name(number))?));
+        }
+        let Some((_, file)) = self.files.iter().find(|(kept, _)| *kept == number) else { return Ok(()) };
         let written = write_zeroes(&mut self.engine, file, &self.zeroes, from.into(), to.into())
             .and_then(|()| self.engine.flush(file));
         let zeroed = match written {
@@ -196,14 +206,14 @@ impl<D: Disk> Maintenance<D> {
 }
 
 /// The next stretch to zero, when less than `ahead` is.
-fn zero_step<F>(head: &Option<Head<F>>, ahead: u32) -> Option<Work<F>> {
+fn zero_step<F>(head: &Option<Head<F>>, ahead: u32) -> Option<Work> {
     let head = head.as_ref()?;
     let wanted = head.end.saturating_add(ahead).min(head.limit);
     if head.zeroed >= wanted {
         return None;
     }
     let (from, to) = (head.zeroed, head.zeroed.saturating_add(ZERO_STEP_BYTES).min(head.limit));
-    Some(Work::Zero { number: head.number, file: Arc::clone(&head.file), from, to })
+    Some(Work::Zero { number: head.number, from, to })
 }
 
 fn is_no_space(error: &io::Error) -> bool {

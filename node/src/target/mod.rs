@@ -31,10 +31,10 @@ pub use superblock::{SUPERBLOCK, Superblock};
 use crate::disk::{BLOCK_BYTES, Disk, Kind};
 use appender::{Append, Appender};
 use maintenance::Maintenance;
+use parking_lot::Mutex;
 use queue::{Queue, Refused};
 use reader::{Job, Reader};
 use shared::{Health, Shared, spawn};
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -104,7 +104,11 @@ struct Threads {
 
 impl<M: RecordMemory> Target<M> {
     /// Makes an empty folder a target. The caller vouches that the id was never in use: an empty folder is no known target.
-    pub fn create<D: Disk>(disk: D, settings: TargetSettings, on_poison: OnPoison) -> Result<Self, OpenError> {
+    pub fn create<D: Disk>(
+        disk: D,
+        settings: TargetSettings,
+        on_poison: OnPoison,
+    ) -> Result<Self, OpenError> {
         check(&settings)?;
         let superblock = Superblock {
             cluster: settings.cluster,
@@ -130,7 +134,8 @@ impl<M: RecordMemory> Target<M> {
         settings: TargetSettings,
         on_poison: OnPoison,
     ) -> Result<Self, OpenError> {
-        let open::Recovered { index, space, torn } = open::recover(&disk, &held.superblock, settings.capacity_bytes)?;
+        let open::Recovered { index, space, torn } =
+            open::recover(&disk, &held.superblock, settings.capacity_bytes)?;
         let health = Arc::new(Health::new(settings.target, on_poison));
         let shared = Arc::new(Shared { disk, held, index, space, health });
         let append = Arc::new(Queue::new(QUEUE_JOBS_MAX));

@@ -34,7 +34,11 @@ struct End {
 }
 
 /// Reads the segments of an opened target.
-pub(super) fn recover<D: Disk>(disk: &D, superblock: &Superblock, capacity_bytes: u64) -> Result<Recovered<D>, OpenError> {
+pub(super) fn recover<D: Disk>(
+    disk: &D,
+    superblock: &Superblock,
+    capacity_bytes: u64,
+) -> Result<Recovered<D>, OpenError> {
     let segments = segments(disk, superblock)?;
     let highest = segments.values().map(|segment| segment.header.order).max().unwrap_or(0);
     let mut index = Index::open(&disk.index_folder(), superblock.life)?;
@@ -53,7 +57,8 @@ pub(super) fn recover<D: Disk>(disk: &D, superblock: &Superblock, capacity_bytes
         let file = Arc::new(disk.open(&file_name(number))?);
         state.keep_file(number, Arc::clone(&file));
         // Zeroed anew from here on: what lies behind the end may never have been flushed.
-        state.active = Some(Head { number, file, end: offset, zeroed: offset, limit: superblock.segment_bytes });
+        state.active =
+            Some(Head { number, file, end: offset, zeroed: offset, limit: superblock.segment_bytes });
     }
     let space = Space::new(superblock.segment_bytes, capacity_bytes, state);
     Ok(Recovered { index, space, torn })
@@ -78,7 +83,10 @@ fn segments<D: Disk>(disk: &D, superblock: &Superblock) -> Result<BTreeMap<u32, 
                 if header.is_none() && is_blank(disk, &mut engine, &file)? {
                     disk.remove(&name)?;
                 } else {
-                    tracing::error!(name, "the segment's header is damaged or another target's: it is set aside");
+                    tracing::error!(
+                        name,
+                        "the segment's header is damaged or another target's: it is set aside"
+                    );
                     disk.rename(&name, &format!("damaged-{name}"))?;
                 }
             }
@@ -110,7 +118,12 @@ struct Replay<'a, D: Disk> {
 }
 
 impl<'a, D: Disk> Replay<'a, D> {
-    fn new(disk: &'a D, index: Index, mut segments: BTreeMap<u32, Segment>, from: Position) -> Result<Self, OpenError> {
+    fn new(
+        disk: &'a D,
+        index: Index,
+        mut segments: BTreeMap<u32, Segment>,
+        from: Position,
+    ) -> Result<Self, OpenError> {
         for (number, segment) in &mut segments {
             if segment.header.order <= from.order {
                 // A count of another life of the segment says nothing about this one.
@@ -141,7 +154,9 @@ impl<'a, D: Disk> Replay<'a, D> {
         }
         let mut end = None;
         for (position, (order, number)) in order.into_iter().enumerate() {
-            let Some(header) = self.state.segments.get(&number).map(|segment| segment.header) else { continue };
+            let Some(header) = self.state.segments.get(&number).map(|segment| segment.header) else {
+                continue;
+            };
             self.state.next_sequence = self.state.next_sequence.max(header.floor);
             if order < self.from.order || position > last {
                 continue;
@@ -154,7 +169,9 @@ impl<'a, D: Disk> Replay<'a, D> {
     }
 
     fn holds_records(&mut self, number: u32) -> Result<bool, OpenError> {
-        let Some(header) = self.state.segments.get(&number).map(|segment| segment.header) else { return Ok(false) };
+        let Some(header) = self.state.segments.get(&number).map(|segment| segment.header) else {
+            return Ok(false);
+        };
         let file = self.disk.open(&file_name(number))?;
         let length = self.disk.length(&file)?;
         let mut scan = Scan::new(&mut self.engine, &file, length, header, FIRST_RECORD, false);
@@ -162,7 +179,13 @@ impl<'a, D: Disk> Replay<'a, D> {
     }
 
     /// Replays one segment; returns where its last record ends.
-    fn segment(&mut self, number: u32, header: SegmentHeader, from: u32, may_be_torn: bool) -> Result<u32, OpenError> {
+    fn segment(
+        &mut self,
+        number: u32,
+        header: SegmentHeader,
+        from: u32,
+        may_be_torn: bool,
+    ) -> Result<u32, OpenError> {
         let file = self.disk.open(&file_name(number))?;
         let length = self.disk.length(&file)?;
         let mut engine = self.disk.engine()?;
@@ -190,19 +213,28 @@ impl<'a, D: Disk> Replay<'a, D> {
                 let row = Row { segment: number, offset, payload_bytes, sequence };
                 match self.index.get(&key)? {
                     Some(old) if old.sequence >= row.sequence => return Ok(()),
-                    Some(old) => self.state.count(old.segment, record_bytes(old.payload_bytes as usize) as u64, false),
+                    Some(old) => {
+                        self.state.count(old.segment, record_bytes(old.payload_bytes as usize) as u64, false);
+                    }
                     None => {}
                 }
                 self.state.count(number, u64::from(found.record_bytes), true);
                 self.index.apply([(key, Some(row))]);
             }
             Entry::Torn(key) => {
-                tracing::warn!(?key, segment = number, offset = found.offset, "what is left of a record is buried");
+                tracing::warn!(
+                    ?key,
+                    segment = number,
+                    offset = found.offset,
+                    "what is left of a record is buried"
+                );
                 self.torn.push(Tombstone { key, life: segment.life, sequence: found.sequence });
             }
             Entry::Tombstones(entries) => {
                 for entry in &entries {
-                    if let Some(row) = self.index.get(&entry.key)?.filter(|row| row.sequence == entry.sequence) {
+                    if let Some(row) =
+                        self.index.get(&entry.key)?.filter(|row| row.sequence == entry.sequence)
+                    {
                         self.state.count(row.segment, record_bytes(row.payload_bytes as usize) as u64, false);
                         self.index.apply([(entry.key, None)]);
                     }

@@ -149,7 +149,9 @@ impl<D: Disk, M: RecordMemory> Reader<D, M> {
 
     fn finish(&mut self, fetch: Started<D::File, M>) {
         match check(&fetch.memory, &fetch, self.target) {
-            _ if self.shared.health.is_poisoned() => (fetch.answer)(Err((fetch.memory, ShardError::TargetOut))),
+            _ if self.shared.health.is_poisoned() => {
+                (fetch.answer)(Err((fetch.memory, ShardError::TargetOut)));
+            }
             Ok(table) => (fetch.answer)(Ok(Fetched { memory: fetch.memory, range: fetch.range, table })),
             // The copy may have moved, or gone, between the look-up and the read.
             Err(error) if self.shared.locate(&fetch.wanted.key) == Ok(fetch.row) => {
@@ -165,7 +167,9 @@ impl<D: Disk, M: RecordMemory> Reader<D, M> {
                     self.read(&mut again);
                     let [again] = again;
                     match check(&again.memory, &again, self.target) {
-                        Ok(table) => (again.answer)(Ok(Fetched { memory: again.memory, range: again.range, table })),
+                        Ok(table) => {
+                            (again.answer)(Ok(Fetched { memory: again.memory, range: again.range, table }));
+                        }
                         Err(error) => (again.answer)(Err((again.memory, error))),
                     }
                 }
@@ -207,9 +211,11 @@ struct Plan<F> {
 impl<F> Plan<F> {
     /// `None` when the range is not one that can be verified.
     fn new(wanted: Wanted, row: Row, file: Arc<F>, life: u64) -> Option<Self> {
-        let (offset, bytes, payload) = (wanted.offset as usize, wanted.bytes as usize, row.payload_bytes as usize);
+        let (offset, bytes, payload) =
+            (wanted.offset as usize, wanted.bytes as usize, row.payload_bytes as usize);
         let end = offset.checked_add(bytes)?;
-        let whole_blocks = offset.is_multiple_of(CRC_BLOCK_BYTES) && (end.is_multiple_of(CRC_BLOCK_BYTES) || end == payload);
+        let whole_blocks =
+            offset.is_multiple_of(CRC_BLOCK_BYTES) && (end.is_multiple_of(CRC_BLOCK_BYTES) || end == payload);
         if bytes == 0 || end > payload || !whole_blocks {
             return None;
         }
@@ -221,7 +227,10 @@ impl<F> Plan<F> {
             return Some(Self { wanted, row, file, life, range, second, first_bytes });
         }
         let into = BLOCK_BYTES + start - disk_start;
-        let second = Some((u64::from(row.offset) + disk_start as u64, BLOCK_BYTES..BLOCK_BYTES + disk_end - disk_start));
+        let second = Some((
+            u64::from(row.offset) + disk_start as u64,
+            BLOCK_BYTES..BLOCK_BYTES + disk_end - disk_start,
+        ));
         Some(Self { wanted, row, file, life, range: into..into + bytes, second, first_bytes: BLOCK_BYTES })
     }
 
@@ -235,12 +244,21 @@ impl<F> Plan<F> {
     }
 }
 
-fn check<F, M: RecordMemory>(memory: &M, fetch: &Started<F, M>, target: TargetId) -> Result<ShardTable, ShardError> {
+fn check<F, M: RecordMemory>(
+    memory: &M,
+    fetch: &Started<F, M>,
+    target: TargetId,
+) -> Result<ShardTable, ShardError> {
     read_result(&fetch.result)?;
     check_bytes(memory, &fetch.wanted, &fetch.row, fetch.life, &fetch.range, target)
 }
 
-fn checked<F>(read: io::Result<()>, memory: &[u8], plan: &Plan<F>, target: TargetId) -> Result<ShardTable, ShardError> {
+fn checked<F>(
+    read: io::Result<()>,
+    memory: &[u8],
+    plan: &Plan<F>,
+    target: TargetId,
+) -> Result<ShardTable, ShardError> {
     read_result(&read)?;
     check_bytes(memory, &plan.wanted, &plan.row, plan.life, &plan.range, target)
 }

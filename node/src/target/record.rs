@@ -120,7 +120,8 @@ fn check(memory: &[u8], bytes: usize) -> Result<ShardHeader, ShardError> {
         return Err(ShardError::Malformed);
     }
     let sums = header.read_table(record).map_err(|_| ShardError::ChecksumMismatch)?;
-    let payload = record.get(header_bytes(header.payload_bytes as usize)..end).ok_or(ShardError::Malformed)?;
+    let payload =
+        record.get(header_bytes(header.payload_bytes as usize)..end).ok_or(ShardError::Malformed)?;
     verify_blocks(payload, 0, &sums).map_err(|_| ShardError::ChecksumMismatch)?;
     Ok(header)
 }
@@ -158,7 +159,8 @@ impl Tombstone {
         let mut fields = Fields(entry);
         let stripe = StripeId::from_bytes(fields.take()?);
         let [index, ..] = fields.take::<8>()?;
-        let key = ShardKey { stripe, index: ShardIndex::new(usize::from(index))?, digest: Digest(fields.take()?) };
+        let key =
+            ShardKey { stripe, index: ShardIndex::new(usize::from(index))?, digest: Digest(fields.take()?) };
         let (life, sequence) = (u64::from_le_bytes(fields.take()?), u64::from_le_bytes(fields.take()?));
         Some(Self { key, life, sequence })
     }

@@ -62,7 +62,18 @@ impl<'a, E: Engine> Scan<'a, E> {
         let window = AlignedBuffer::zeroed(RECORD_BYTES_MAX.max(WINDOW_BYTES as usize));
         let at = from.max(FIRST_RECORD);
         let (window_start, window_bytes, sequence_above) = (0, 0, None);
-        Self { engine, file, segment, end, at, sequence_above, verify_payloads, window, window_start, window_bytes }
+        Self {
+            engine,
+            file,
+            segment,
+            end,
+            at,
+            sequence_above,
+            verify_payloads,
+            window,
+            window_start,
+            window_bytes,
+        }
     }
 
     /// The next record, or what is left of one.
@@ -91,7 +102,8 @@ impl<'a, E: Engine> Scan<'a, E> {
         let stamp = Stamp::read(first, crc64).ok()?;
         let tombstones = read_tombstones(first);
         let shard = ShardHeader::read(first, crc64).ok().filter(|shard| shard.read_table(first).is_ok());
-        let in_order = self.sequence_above.map_or(stamp.sequence >= self.segment.floor, |above| stamp.sequence > above);
+        let in_order =
+            self.sequence_above.map_or(stamp.sequence >= self.segment.floor, |above| stamp.sequence > above);
         let fits = offset.checked_add(stamp.record_bytes).is_some_and(|end| end <= self.end);
         if stamp.segment != self.segment.life || !in_order || !fits {
             return None;

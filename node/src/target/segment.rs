@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn a_header_survives_and_any_flipped_bit_is_seen() {
-        let header = SegmentHeader { life: 1, order: 2, floor: 3, target_life: 4, segment_bytes: 5, number: 6 };
+        let header =
+            SegmentHeader { life: 1, order: 2, floor: 3, target_life: 4, segment_bytes: 5, number: 6 };
         let bytes = header.to_bytes();
         assert_eq!(SegmentHeader::from_bytes(&bytes), Some(header));
         for bit in 0..bytes.len() * 8 {

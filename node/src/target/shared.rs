@@ -64,7 +64,9 @@ impl<D: Disk> Shared<D> {
     pub(super) fn check_folder(&self) -> Result<(), String> {
         match self.disk.identity(SUPERBLOCK) {
             Ok(identity) if identity == self.held.identity && identity.links == 1 => Ok(()),
-            Ok(identity) => Err(format!("the superblock is now {identity:?}, it was {:?}", self.held.identity)),
+            Ok(identity) => {
+                Err(format!("the superblock is now {identity:?}, it was {:?}", self.held.identity))
+            }
             Err(error) => Err(format!("the superblock is gone: {error}")),
         }
     }

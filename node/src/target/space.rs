@@ -5,8 +5,8 @@
 //! cannot run out of space.
 
 use super::index::{Live, Noted, Position};
-use crate::disk::BLOCK_BYTES;
 use super::segment::{FIRST_RECORD, SegmentHeader};
+use crate::disk::BLOCK_BYTES;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -88,7 +88,12 @@ enum Room {
 
 /// Where a record can go.
 pub(super) enum Place<F> {
-    At { number: u32, life: u64, offset: u32, file: Arc<F> },
+    At {
+        number: u32,
+        life: u64,
+        offset: u32,
+        file: Arc<F>,
+    },
     /// The segment is used up and the next one is ready: flush, turn the page, ask again.
     NextSegment,
     /// Being zeroed: flush, wait, ask again.
@@ -156,7 +161,9 @@ impl<F> Space<F> {
     /// Shards and bytes that live on the target.
     pub(super) fn totals(&self) -> (u64, u64) {
         let state = self.lock();
-        let add = |(records, bytes): (u64, u64), segment: &Segment| (records + segment.live.records, bytes + segment.live.bytes);
+        let add = |(records, bytes): (u64, u64), segment: &Segment| {
+            (records + segment.live.records, bytes + segment.live.bytes)
+        };
         state.segments.values().fold((0, 0), add)
     }
 }
@@ -180,8 +187,12 @@ impl<F> State<F> {
     }
 
     fn room(&self, bytes: u32, purpose: Purpose) -> Room {
-        let fits = |head: &Head<F>, reserve: u32| head.end.saturating_add(bytes) <= head.limit.saturating_sub(reserve);
-        let room_in = |head: &Head<F>| if head.end.saturating_add(bytes) <= head.zeroed { Room::Here } else { Room::Later };
+        let fits = |head: &Head<F>, reserve: u32| {
+            head.end.saturating_add(bytes) <= head.limit.saturating_sub(reserve)
+        };
+        let room_in = |head: &Head<F>| {
+            if head.end.saturating_add(bytes) <= head.zeroed { Room::Here } else { Room::Later }
+        };
         match (&self.active, &self.next) {
             (Some(head), Some(_)) if fits(head, 0) => room_in(head),
             (_, Some(_)) => Room::Next,
@@ -252,8 +263,13 @@ impl<F> State<F> {
     /// Where the log ends now.
     pub(super) fn position(&self) -> Position {
         let head = self.active.as_ref();
-        let order = head.and_then(|head| self.segments.get(&head.number)).map_or(0, |segment| segment.header.order);
-        Position { order, offset: head.map_or(FIRST_RECORD, |head| head.end), next_sequence: self.next_sequence }
+        let order =
+            head.and_then(|head| self.segments.get(&head.number)).map_or(0, |segment| segment.header.order);
+        Position {
+            order,
+            offset: head.map_or(FIRST_RECORD, |head| head.end),
+            next_sequence: self.next_sequence,
+        }
     }
 
     /// A segment that may begin another life: nothing lives in it, its tombstones have outlived what they bury, and every record of

@@ -131,7 +131,10 @@ pub(super) fn create<D: Disk>(disk: &D, superblock: Superblock) -> Result<Held<D
 }
 
 /// Opens the superblock of a target that was there before, and refuses any other.
-pub(super) fn open<D: Disk>(disk: &D, wanted: (ClusterId, NodeId, TargetId)) -> Result<Held<D::File>, OpenError> {
+pub(super) fn open<D: Disk>(
+    disk: &D,
+    wanted: (ClusterId, NodeId, TargetId),
+) -> Result<Held<D::File>, OpenError> {
     let file = match disk.open(SUPERBLOCK) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(OpenError::Missing),

@@ -1,5 +1,5 @@
 //! Records, targets and waiting, for the tests of this crate.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,7 +84,12 @@ pub fn wait<T>(receiver: &Receiver<T>) -> T {
 pub fn store_later(target: &TestTarget, number: u64, bytes: usize) -> Receiver<Result<(), ShardError>> {
     let (answer, answered) = channel();
     let (record, _) = record(number, bytes);
-    target.store(record, Box::new(move |outcome| { let _ = answer.send(outcome.result.map(drop)); }));
+    target.store(
+        record,
+        Box::new(move |outcome| {
+            let _ = answer.send(outcome.result.map(drop));
+        }),
+    );
     answered
 }
 
@@ -92,7 +97,12 @@ pub fn store(target: &TestTarget, number: u64, bytes: usize) -> Result<(), Shard
     wait(&store_later(target, number, bytes))
 }
 
-pub fn fetch_range(target: &TestTarget, key: ShardKey, offset: u32, bytes: u32) -> Result<Vec<u8>, ShardError> {
+pub fn fetch_range(
+    target: &TestTarget,
+    key: ShardKey,
+    offset: u32,
+    bytes: u32,
+) -> Result<Vec<u8>, ShardError> {
     let (answer, answered) = channel();
     let memory = AlignedBuffer::zeroed(fetch_buffer_bytes(bytes as usize));
     let done = move |result: Result<Fetched<AlignedBuffer>, (AlignedBuffer, ShardError)>| {
@@ -112,13 +122,23 @@ pub fn fetch(target: &TestTarget, number: u64, bytes: usize) -> Result<(), Shard
 
 pub fn verify(target: &TestTarget, number: u64, bytes: usize) -> Result<(), ShardError> {
     let (answer, answered) = channel();
-    target.verify(key(number, bytes), Box::new(move |result| { let _ = answer.send(result); }));
+    target.verify(
+        key(number, bytes),
+        Box::new(move |result| {
+            let _ = answer.send(result);
+        }),
+    );
     wait(&answered)
 }
 
 pub fn delete(target: &TestTarget, keys: Vec<ShardKey>) -> Result<(), ShardError> {
     let (answer, answered) = channel();
-    target.delete(keys, Box::new(move |result| { let _ = answer.send(result.map(drop)); }));
+    target.delete(
+        keys,
+        Box::new(move |result| {
+            let _ = answer.send(result.map(drop));
+        }),
+    );
     wait(&answered)
 }
 
@@ -147,8 +167,23 @@ impl Bench {
         self.disk = self.disk.after_power_cut(seed, &index);
     }
 
+    /// Waits until nothing is zeroed ahead any more: what happens to the disk next is a record's doing.
+    pub fn settle(&self) {
+        settle(&self.disk);
+    }
+
     pub fn index_folder(&self) -> PathBuf {
         self.disk.index_folder()
+    }
+}
+
+pub fn settle(disk: &FaultyDisk) {
+    let mut counts = disk.counts();
+    loop {
+        std::thread::sleep(Duration::from_millis(30));
+        if std::mem::replace(&mut counts, disk.counts()) == disk.counts() {
+            return;
+        }
     }
 }
 
