@@ -71,6 +71,8 @@ pub(super) struct CompletedRow {
 /// A version that was replaced or deleted.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct PastRow {
+    /// The log index at which: once the floor has passed it, the row counts as gone, for it is being let go piece by piece.
+    pub(super) replaced_at: u64,
     pub(super) bucket: BucketId,
     pub(super) key: String,
     pub(super) manifest: Manifest,

@@ -96,6 +96,20 @@ fn a_snapshot_that_is_cut_or_altered_anywhere_is_refused_and_nothing_changes() {
     assert_eq!(store.read(|table| Ok(bytes_of(table))).unwrap(), bytes);
 }
 
+proptest! {
+    #[test]
+    fn no_bytes_make_the_snapshot_reader_panic(tail in prop::collection::vec(any::<u8>(), 0..200), at in 0..3000usize) {
+        let store = MemoryStore::new();
+        let mut bytes = bytes_of(&MemoryTable::default());
+        bytes.extend_from_slice(&tail);
+        // What follows the end is another stream's.
+        prop_assert!(store.install(&mut bytes.as_slice()).is_ok());
+        let mut bytes = bytes_of(&sample())[..3000].to_vec();
+        bytes.splice(at.., tail);
+        prop_assert!(store.install(&mut bytes.as_slice()).is_err());
+    }
+}
+
 #[test]
 fn a_refused_snapshot_leaves_fjall_as_it_was() {
     let folder = tempfile::tempdir().unwrap();

@@ -91,7 +91,12 @@ impl Current {
             None => group.table.remove(Space::Objects, &self.key),
         }
         let Some((head, old)) = self.row else { return Ok(()) };
-        let past = PastRow { bucket, key: key.as_str().to_owned(), manifest: rows::decode(&old)? };
+        let past = PastRow {
+            replaced_at: group.at_index,
+            bucket,
+            key: key.as_str().to_owned(),
+            manifest: rows::decode(&old)?,
+        };
         rows::put(group.table, Space::Past, keys::command(head.version), &past)?;
         release(group, id, 0, Released::Version(head.version))
     }

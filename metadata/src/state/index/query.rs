@@ -68,7 +68,10 @@ fn version_of(
         return Ok(current);
     }
     let past: Option<PastRow> = rows::get(table, Space::Past, &keys::command(version))?;
-    Ok(past.filter(|past| past.bucket == bucket && past.key == key.as_str()).map(|past| past.manifest))
+    let floor = Head::load(table)?.floor;
+    let readable =
+        |past: &PastRow| past.replaced_at > floor && past.bucket == bucket && past.key == key.as_str();
+    Ok(past.filter(readable).map(|past| past.manifest))
 }
 
 /// The first segments that overlap a range of object bytes.

@@ -102,7 +102,7 @@ fn let_go_version(
     budget: &mut usize,
 ) -> Result<Option<u32>, TableError> {
     let key = keys::command(version);
-    let Some(PastRow { bucket, key: name, manifest }) = rows::get(group.table, Space::Past, &key)? else {
+    let Some(PastRow { bucket, key: name, manifest, .. }) = rows::get(group.table, Space::Past, &key)? else {
         return Ok(None);
     };
     let left = match &manifest.body {

@@ -54,6 +54,7 @@ fn letting_go_is_bounded_per_command_and_keeps_up_without_watermarks() {
     let index = replica.index;
     replica.watermark(1, 0, index).unwrap();
     replica.watermark(2, 0, index).unwrap();
+    assert_eq!(replica.readable("huge", id(1, 1)), None, "half of it is gone");
     let left = replica.rows(Space::Stripes);
     assert_eq!(left, 4000 - 256, "one round");
     replica.watermark(1, 0, index).unwrap();
@@ -147,6 +148,28 @@ fn an_aborted_upload_leaves_nothing() {
     assert_eq!(replica.run(id(1, 701), late), Err(IndexRefusal::NoSuchUpload));
     replica.settle();
     assert_eq!((replica.live().len(), replica.rows(Space::Parts)), (0, 0));
+}
+
+#[test]
+fn a_completed_object_that_is_half_let_go_is_gone_for_readers() {
+    let mut replica = Replica::new();
+    let upload = open(&mut replica, 1, "k");
+    let parts: Vec<_> =
+        (1..=400).map(|number| (number, id(1, 1 + u64::from(number)), PART_BYTES_MIN)).collect();
+    for &(number, id, bytes) in &parts {
+        replica.run(id, part_command(id, "k", upload, number, bytes)).unwrap();
+    }
+    replica.run(id(1, 500), complete_command(id(1, 500), "k", upload, &parts)).unwrap();
+    replica.run(id(1, 501), delete_command("k")).unwrap();
+    // A page of segments, not all: as much as one answer holds.
+    assert_eq!(replica.readable("k", id(1, 500)), Some(256 * PART_BYTES_MIN));
+    let index = replica.index;
+    replica.watermark(1, 0, index).unwrap();
+    replica.watermark(2, 0, index).unwrap();
+    assert!((1..400).contains(&replica.rows(Space::Parts)), "{}", replica.rows(Space::Parts));
+    assert_eq!(replica.readable("k", id(1, 500)), None);
+    replica.settle();
+    assert_eq!((replica.live().len(), replica.rows(Space::Parts), replica.rows(Space::Uploads)), (0, 0, 0));
 }
 
 #[test]
