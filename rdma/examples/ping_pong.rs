@@ -2,7 +2,8 @@
 //!
 //! Two processes. *Ping-pong*: each answers a WRITE with immediate data by another; half a round is one way. *Fan-out*: one
 //! end writes 1 MiB shards to fourteen connections and waits for a message from each, as a PUT does. Prints the median, the
-//! 99th percentile, and the CPU time of both processes together for each operation.
+//! 99th percentile, and the CPU time of both processes together for each operation. With `TOKIO_WORKER_THREADS` set, both
+//! processes run tokio's multi-threaded scheduler instead of the single-threaded one.
 
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -16,17 +17,23 @@ const FAN_OUTS: usize = 200;
 const WIDTH: usize = 14;
 const HOUR: Duration = Duration::from_secs(3600);
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().collect();
     let provider: Provider = arguments.get(1).map_or("shm", String::as_str).parse()?;
     let spin: u64 = arguments.get(2).map_or(Ok(0), |text| text.parse())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match arguments.get(3) {
-        Some(at) => runtime.block_on(echo(provider, spin, &at.parse()?)),
-        None => runtime.block_on(measure(provider, spin)),
-    }
+    let mut builder = match std::env::var_os("TOKIO_WORKER_THREADS") {
+        Some(_) => tokio::runtime::Builder::new_multi_thread(),
+        None => tokio::runtime::Builder::new_current_thread(),
+    };
+    let at: Option<Endpoint> = arguments.get(3).map(|text| text.parse()).transpose()?;
+    builder.enable_all().build()?.block_on(async move {
+        match at {
+            Some(at) => tokio::spawn(async move { echo(provider, spin, &at).await }).await?,
+            None => tokio::spawn(measure(provider, spin)).await?,
+        }
+    })
 }
 
 fn domain(provider: Provider, spin: u64) -> Outcome<Domain> {

@@ -16,7 +16,7 @@ pub(crate) const GRANTS_MAX: usize = 4096;
 /// Connections of one domain; more are refused.
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
 /// Connection requests of one listener that may be in their handshake or wait for `accept`.
-pub(crate) const INCOMING_MAX: usize = 64;
+pub(crate) const INCOMING_MAX: usize = 256;
 /// An incoming connection has so long to prove the key and say what it wants.
 pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -52,7 +52,7 @@ pub struct Tunables {
     /// How many such waits end in `ReceiverNotReady`. Default 20.
     pub receiver_not_ready_retries: u32,
     /// `shm` only: poll so long before sleeping. Trades a whole core for latency; worth it between two busy processes
-    /// that have a core each. Default zero.
+    /// that have a core each; on a core that they share, every step takes that much longer. Default zero.
     pub spin: Duration,
 }
 

@@ -1,28 +1,16 @@
 //! What every provider does, told once: the operations that succeed.
 //!
-//! A provider joins by a line in `providers!`; the refusals are in `conformance_refusals.rs`.
+//! A provider joins in `on_every_provider!`; the refusals are in `conformance_refusals.rs`.
 #![allow(clippy::unwrap_used)] // The helpers of tests are tests too.
 
+#[macro_use]
 mod common;
 
 use bytes::Bytes;
 use common::{Fabric, LONG, frozen, pattern, soon};
 use tenfour_rdma::{Connection, Grant, Open, OperationError, Provider, Received, Remote};
 
-macro_rules! providers {
-    ($($case:ident),* $(,)?) => {
-        mod shm {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() { super::common::soon(super::$case(super::Provider::Shm)).await; })*
-        }
-        mod tcp {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() { super::common::soon(super::$case(super::Provider::Tcp)).await; })*
-        }
-    };
-}
-
-providers!(
+on_every_provider!(
     connecting_exchanges_private_data,
     a_write_lands_exactly_where_it_was_granted,
     a_read_fetches_exactly_what_was_granted,

@@ -1,6 +1,7 @@
 //! What every provider refuses, and what becomes of both ends then.
 #![allow(clippy::unwrap_used)] // The helpers of tests are tests too.
 
+#[macro_use]
 mod common;
 
 use bytes::Bytes;
@@ -11,20 +12,7 @@ use tenfour_rdma::{
     ListenError, OperationError, Provider, Received, Remote,
 };
 
-macro_rules! providers {
-    ($($case:ident),* $(,)?) => {
-        mod shm {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() { super::common::soon(super::$case(super::Provider::Shm)).await; })*
-        }
-        mod tcp {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() { super::common::soon(super::$case(super::Provider::Tcp)).await; })*
-        }
-    };
-}
-
-providers!(
+on_every_provider!(
     a_wrong_key_range_or_right_is_refused,
     revoked_sealed_and_expired_grants_are_refused,
     a_key_is_worthless_on_another_connection,

@@ -3,6 +3,7 @@
 //! The peer is this very test binary, started again with `TENFOUR_FABRIC_PEER` set.
 #![allow(clippy::unwrap_used)] // The helpers of tests are tests too.
 
+#[macro_use]
 mod common;
 
 use bytes::Bytes;
@@ -228,20 +229,7 @@ async fn a_thousand_dead_peers_leave_nothing_behind(provider: Provider) {
     eventually("control blocks are unmapped", || maps() < 100).await;
 }
 
-macro_rules! on_both {
-    ($($case:ident),* $(,)?) => {
-        mod shm {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() { super::soon(super::$case(super::Provider::Shm)).await; })*
-        }
-        mod tcp {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() { super::soon(super::$case(super::Provider::Tcp)).await; })*
-        }
-    };
-}
-
-on_both!(
+on_every_provider!(
     data_crosses_and_death_is_noticed,
     memory_granted_to_a_killed_peer_comes_back,
     a_paused_peer_times_out,

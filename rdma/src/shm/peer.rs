@@ -112,4 +112,22 @@ mod tests {
         assert!(peer.copy_out(8191, &mut [0; 1]) && peer.copy_out(8192, &mut []));
         assert!(!peer.copy_out(8191, &mut [0; 2]) && !peer.copy_out(u64::MAX, &mut [0; 2]));
     }
+
+    /// However much is copied out of a peer's pool, little of it counts as ours.
+    #[test]
+    fn copied_pages_do_not_stay_resident() {
+        const BYTES: usize = 64 << 20;
+        let sealed = Mapping::create("test", BYTES).unwrap();
+        let peer = PeerMapping::map(sealed.file(), BYTES).unwrap();
+        let mut into = vec![0; 1 << 20];
+        for offset in (0..BYTES).step_by(into.len()) {
+            assert!(peer.copy_out(offset as u64, &mut into));
+        }
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let base = format!("{:x}-", peer.base().as_ptr() as usize);
+        let mut entry = maps.lines().skip_while(|line| !line.starts_with(&base));
+        let resident = entry.find(|line| line.starts_with("Rss:")).unwrap();
+        let resident: usize = resident.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(resident << 10 <= RESIDENT_BYTES_MAX + (4 << 20), "{resident} KiB");
+    }
 }

@@ -20,7 +20,7 @@ const TURN_BYTES: usize = 512 << 10;
 /// What an operation without bytes counts as, so that a stream of them ends a turn too.
 const OPERATION_BYTES: usize = 4 << 10;
 /// While polling, other tasks get their turn after so many looks.
-const LOOKS_A_TURN: u32 = 64;
+const LOOKS_A_TURN: u32 = 8;
 
 pub(super) async fn run(link: Arc<ShmLink>) {
     let mut reactor = Reactor::new(&link);

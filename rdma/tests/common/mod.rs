@@ -9,6 +9,20 @@ use tenfour_rdma::{
 };
 use tokio::time::timeout;
 
+/// Runs each case once for each provider; another provider joins here.
+macro_rules! on_every_provider {
+    ($($case:ident),* $(,)?) => {
+        mod shm {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() { super::common::soon(super::$case(super::Provider::Shm)).await; })*
+        }
+        mod tcp {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() { super::common::soon(super::$case(super::Provider::Tcp)).await; })*
+        }
+    };
+}
+
 pub const POOL_BYTES: usize = 16 << 20;
 pub const LONG: Duration = Duration::from_secs(60);
 /// No step of a test takes longer.
