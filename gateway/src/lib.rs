@@ -1,5 +1,21 @@
 //! The gateway: S3 over HTTP, the PUT and GET pipelines, and the fan-out to fourteen nodes.
 
+pub mod commit;
+pub mod counters;
+mod fanout;
+mod gather;
+mod gateway;
+mod get;
 pub mod http;
+mod latency;
+mod memory;
+mod nodes;
 pub mod ops;
+pub mod points;
+mod put;
+mod stripe;
 pub mod transfer;
+mod verify;
+
+pub use gateway::{Gateway, GatewayConfig, POOL_BYTES_DEFAULT, POOL_BYTES_MIN, StartError};
+pub use get::ObjectReader;

@@ -1,0 +1,201 @@
+//! The gateway as a whole: what it is started with, what its pipelines share.
+//!
+//! It holds no state that cannot be lost: a lease, caches with their versions, connections. Everything here is cheap to clone.
+
+use crate::counters::Counters;
+use crate::latency::Latency;
+use crate::memory::Memory;
+use crate::nodes::{Nodes, NodesConfig};
+use arc_swap::ArcSwap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tenfour_erasure::Codec;
+use tenfour_metadata::{Lease, Metadata, MetadataConfig, MetadataError};
+use tenfour_rdma::{ClusterKey, Domain, DomainConfig, Provider, Tunables};
+use tenfour_types::ClusterId;
+use tenfour_types::limits::NODE_DOWN_AFTER_MS;
+use thiserror::Error;
+
+/// Registered memory, unless said otherwise, bytes.
+pub const POOL_BYTES_DEFAULT: usize = 256 << 20;
+/// The least registered memory: one full stripe, and the spares.
+pub const POOL_BYTES_MIN: usize = 32 << 20;
+/// A gateway that starts waits so long for its first connections to nodes.
+const FIRST_CONNECTIONS_WAIT: Duration = Duration::from_secs(3);
+
+/// What a gateway is started with.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// What its members prove to each other.
+    pub cluster_key: ClusterKey,
+    /// Metadata replicas.
+    pub metadata_peers: Vec<SocketAddr>,
+    /// A request to metadata is given up after this. Default 10 s.
+    pub metadata_deadline: Duration,
+    /// What carries shards to and from the nodes.
+    pub provider: Provider,
+    /// Registered memory, bytes: what all requests together may hold. Default 256 MiB.
+    pub pool_bytes: usize,
+    /// Who encodes.
+    pub codec: Arc<dyn Codec>,
+    /// A node that left requests unanswered for so long is taken for down until it answers. Default 3 s.
+    pub node_down_after: Duration,
+    /// A shard is written elsewhere too, or read from others, after at least so long. Default 75 ms.
+    pub hedge_min: Duration,
+    /// And after at most so long, however slow the nodes are. Default 1 s.
+    pub hedge_max: Duration,
+    /// The 14 shards of a stripe are durable after so long, or the write fails. Default 30 s.
+    pub write_deadline: Duration,
+    /// A stripe is read after so long, or the read fails. Default 20 s.
+    pub read_deadline: Duration,
+    /// A request waits so long for memory before it is refused. Default 10 s.
+    pub memory_wait: Duration,
+    /// Times of the fabric.
+    pub tunables: Tunables,
+}
+
+impl GatewayConfig {
+    /// With defaults for everything that has one.
+    pub fn new(cluster: ClusterId, cluster_key: ClusterKey, metadata_peers: Vec<SocketAddr>) -> Self {
+        Self {
+            cluster,
+            cluster_key,
+            metadata_peers,
+            metadata_deadline: Duration::from_secs(10),
+            provider: Provider::Shm,
+            pool_bytes: POOL_BYTES_DEFAULT,
+            codec: tenfour_erasure::best(),
+            node_down_after: Duration::from_millis(NODE_DOWN_AFTER_MS),
+            hedge_min: Duration::from_millis(75),
+            hedge_max: Duration::from_secs(1),
+            write_deadline: Duration::from_secs(30),
+            read_deadline: Duration::from_secs(20),
+            memory_wait: Duration::from_secs(10),
+            tunables: Tunables::default(),
+        }
+    }
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The configuration makes no sense.
+    #[error("{0}")]
+    Config(&'static str),
+    /// Registered memory cannot be had.
+    #[error("the fabric's memory: {0}")]
+    Memory(#[from] tenfour_rdma::OpenError),
+    /// No metadata.
+    #[error("the metadata service: {0}")]
+    Metadata(#[from] MetadataError),
+}
+
+impl StartError {
+    /// Whether the same start can succeed later without anyone's help.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Metadata(error) if error.is_retryable())
+    }
+}
+
+/// A running gateway. A clone is the same gateway.
+#[derive(Clone)]
+pub struct Gateway {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) metadata: Metadata,
+    pub(crate) lease: ArcSwap<Lease>,
+    pub(crate) renewing: AtomicBool,
+    pub(crate) nodes: Nodes,
+    pub(crate) memory: Memory,
+    pub(crate) codec: Arc<dyn Codec>,
+    pub(crate) counters: Counters,
+    pub(crate) write_deadline: Duration,
+    pub(crate) read_deadline: Duration,
+}
+
+impl Gateway {
+    /// Takes a lease, registers memory, and connects to the nodes; those that are missing are connected to when they come.
+    pub async fn start(config: GatewayConfig) -> Result<Self, StartError> {
+        if config.pool_bytes < POOL_BYTES_MIN {
+            return Err(StartError::Config("the gateway's pool is too small: 32 MiB or more"));
+        }
+        let settings = MetadataConfig {
+            deadline: config.metadata_deadline,
+            ..MetadataConfig::new(config.cluster, config.cluster_key.clone(), config.metadata_peers)
+        };
+        let metadata = Metadata::connect(settings).await?;
+        let lease = metadata.lease(&holder()).await?;
+        let mut domain = DomainConfig::new(config.provider, "gateway", config.cluster_key, config.pool_bytes);
+        domain.tunables = config.tunables;
+        let domain = Domain::open(domain)?;
+        let memory = Memory::new(domain.pool().clone(), config.memory_wait);
+        let nodes = Nodes::start(
+            NodesConfig {
+                cluster: config.cluster,
+                down_after: config.node_down_after,
+                stores: Latency::new(config.hedge_min, config.hedge_max),
+                fetches: Latency::new(config.hedge_min, config.hedge_max),
+            },
+            domain,
+            metadata.clone(),
+        );
+        nodes.first_connections(FIRST_CONNECTIONS_WAIT).await;
+        let inner = Inner {
+            metadata,
+            lease: ArcSwap::from_pointee(lease),
+            renewing: AtomicBool::new(false),
+            nodes,
+            memory,
+            codec: config.codec,
+            counters: Counters::default(),
+            write_deadline: config.write_deadline,
+            read_deadline: config.read_deadline,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The metadata service.
+    pub fn metadata(&self) -> &Metadata {
+        &self.inner.metadata
+    }
+
+    /// The lease that commands and stripes are numbered under.
+    pub fn lease(&self) -> Arc<Lease> {
+        self.inner.lease.load_full()
+    }
+
+    /// What it did so far.
+    pub fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+
+    /// The nodes that answer now.
+    pub fn connected_nodes(&self) -> usize {
+        self.inner.nodes.ready_count()
+    }
+
+    /// Ends the lease and the connections. To be called when no request is running.
+    pub async fn shutdown(self) {
+        let lease = Lease::clone(&self.lease());
+        // Published first: what is decided need not be asked for when the lease is fenced.
+        if let Err(error) = lease.publish().await {
+            tracing::debug!(%error, "the last watermark was not published");
+        }
+        if let Err(error) = lease.end().await {
+            tracing::warn!(%error, "the lease was not ended: an operator, or its successor, has to");
+        }
+        self.inner.nodes.stop().await;
+    }
+}
+
+/// Who holds the lease, for people.
+pub(crate) fn holder() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("gateway {} pid {}", host.trim(), std::process::id())
+}

@@ -1,0 +1,353 @@
+//! The gather: verified bytes of one stripe, from as few nodes as will do.
+//!
+//! Nodes write whole CRC blocks into memory that was granted for exactly that; nothing is looked at before the grant is sealed, and
+//! nothing is handed on before its blocks match a table that matches the stripe row's digest. A shard that is missing, bad or overdue is
+//! computed from ten others, and of those only the blocks that it takes are fetched.
+
+mod plan;
+
+use crate::counters::count;
+use crate::gateway::Inner;
+use crate::memory::Exhausted;
+use crate::nodes::{Failure, FetchAnswer, Inbox, Link, View};
+use bytes::Bytes;
+use plan::{Need, Shard, Step};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tenfour_erasure::geometry::StripeGeometry;
+use tenfour_erasure::verify_blocks;
+use tenfour_placement::ClusterMap;
+use tenfour_rdma::{Buffer, Frozen, Grant};
+use tenfour_types::limits::{CRC_BLOCK_BYTES, TOTAL_SHARDS};
+use tenfour_types::record::shard_digest;
+use tenfour_types::shard_service::{ShardError, ShardRef, ShardTable};
+use tenfour_types::{ShardIndex, StripeRow, TargetId};
+use tokio::time::{Instant, sleep_until};
+
+/// Why a stripe cannot be read now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum GatherError {
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("no memory came in time")]
+    Overloaded,
+}
+
+impl From<Exhausted> for GatherError {
+    fn from(_: Exhausted) -> Self {
+        Self::Overloaded
+    }
+}
+
+/// Bytes of a stripe on their way. The nodes go on writing whether this is polled or not.
+pub(crate) struct Gather {
+    inner: Arc<Inner>,
+    map: Arc<ClusterMap>,
+    view: View,
+    row: Arc<StripeRow>,
+    shards: [Shard; TOTAL_SHARDS],
+    /// The holder of each shard that is asked next, as a position in its chain.
+    holders: [usize; TOTAL_SHARDS],
+    needs: Vec<Need>,
+    pieces: Vec<Piece>,
+    fetches: Vec<Fetch>,
+    inbox: Arc<Inbox<FetchAnswer>>,
+    is_map_fresh: bool,
+    deadline: Instant,
+}
+
+/// Verified blocks of one shard.
+struct Piece {
+    index: ShardIndex,
+    range: Range<usize>,
+    bytes: Frozen,
+}
+
+struct Fetch {
+    index: ShardIndex,
+    target: TargetId,
+    range: Range<usize>,
+    since: Instant,
+}
+
+impl Gather {
+    /// Begins to fetch a range of a stripe's object bytes. With `wait`, memory is waited for, and the caller holds none;
+    /// without, there is no gather when there is no memory now.
+    pub(crate) async fn begin(
+        inner: &Arc<Inner>,
+        row: &Arc<StripeRow>,
+        range: Range<usize>,
+        wait: bool,
+    ) -> Result<Option<Self>, GatherError> {
+        let unreadable = || GatherError::Unavailable(format!("the row of {:?} makes no sense", row.id));
+        let geometry = StripeGeometry::new(row.data_bytes as usize).ok_or_else(unreadable)?;
+        let mut gather = Self {
+            inner: inner.clone(),
+            map: inner.metadata.map(),
+            view: inner.nodes.view(),
+            row: row.clone(),
+            shards: std::array::from_fn(|_| Shard::default()),
+            holders: [0; TOTAL_SHARDS],
+            needs: plan::needs(geometry, range),
+            pieces: Vec::new(),
+            fetches: Vec::new(),
+            inbox: Inbox::new(),
+            is_map_fresh: false,
+            deadline: Instant::now() + inner.read_deadline,
+        };
+        gather.look_for_holders();
+        let asked = if wait {
+            gather.ask_from_nothing().await?;
+            true
+        } else {
+            gather.ask_now()?
+        };
+        Ok(asked.then_some(gather))
+    }
+
+    /// Waits for the bytes, in order. May be dropped and called again.
+    pub(crate) async fn finish(&mut self) -> Result<Vec<Bytes>, GatherError> {
+        while !plan::is_enough(&self.needs, &self.shards) {
+            if !self.ask_now_or_refresh().await? {
+                self.ask_from_nothing().await?;
+                continue;
+            }
+            if plan::is_enough(&self.needs, &self.shards) {
+                break;
+            }
+            let patience = self.inner.nodes.fetch_hedge_delay();
+            let oldest =
+                self.fetches.iter().filter(|fetch| self.is_waited_for(fetch)).map(|fetch| fetch.since).min();
+            let look = oldest.map_or(self.deadline, |since| since + patience).min(self.deadline);
+            let waited_for = self.fetches.iter().filter(|fetch| self.is_waited_for(fetch)).count();
+            let inbox = self.inbox.clone();
+            tokio::select! {
+                biased;
+                answers = inbox.take(waited_for) => self.take(answers).await,
+                () = sleep_until(look) => {
+                    let answers = inbox.take_now();
+                    self.take(answers).await;
+                    if Instant::now() >= self.deadline {
+                        return Err(self.unavailable());
+                    }
+                    self.note_late();
+                }
+            }
+        }
+        self.assemble()
+    }
+
+    /// Which shards can be asked for at all, and which of those are late already.
+    fn look_for_holders(&mut self) {
+        for index in ShardIndex::all() {
+            let holder = self.holder(index);
+            let shard = &mut self.shards[index.get()];
+            shard.failed = holder.is_none();
+            shard.late |= holder.is_some_and(|(_, is_ready)| !is_ready);
+        }
+    }
+
+    /// The target to ask for a shard next, and whether its node is ready.
+    fn holder(&mut self, index: ShardIndex) -> Option<(TargetId, bool)> {
+        let (map, view) = (&self.map, &self.view);
+        let mut chain = map.holders(&self.row, index).enumerate().skip(self.holders[index.get()]);
+        let (position, target, node) = chain.find_map(|(position, target)| {
+            let node = map.node_of(target).filter(|node| view.is_connected(*node))?;
+            Some((position, target, node))
+        })?;
+        let is_ready = view.is_ready(node);
+        drop(chain);
+        self.holders[index.get()] = position;
+        Some((target, is_ready))
+    }
+
+    /// Asks for what is still to be asked for; false, and nothing asked, when there is no memory for it now.
+    fn ask_now(&mut self) -> Result<bool, GatherError> {
+        let Step::Fetch(fetches) = plan::next(&self.needs, &self.shards) else {
+            return Err(self.unavailable());
+        };
+        if fetches.is_empty() {
+            return Ok(true);
+        }
+        let lengths: Vec<usize> = fetches.iter().map(|(_, range)| range.len()).collect();
+        let Some(memory) = self.inner.memory.try_take(&lengths) else { return Ok(false) };
+        self.ask(fetches, memory);
+        Ok(true)
+    }
+
+    /// The same, and when it cannot be done by the map as it is known: by the newest.
+    async fn ask_now_or_refresh(&mut self) -> Result<bool, GatherError> {
+        let asked = self.ask_now();
+        if asked.is_ok() || self.is_map_fresh {
+            return asked;
+        }
+        self.is_map_fresh = true;
+        if let Ok(map) = self.inner.metadata.refresh_map().await {
+            self.map = map;
+        }
+        self.view = self.inner.nodes.view();
+        self.holders = [0; TOTAL_SHARDS];
+        self.look_for_holders();
+        self.ask_now()
+    }
+
+    /// Lets go of everything and waits for all the memory that is needed, so that nobody waits while holding some.
+    async fn ask_from_nothing(&mut self) -> Result<(), GatherError> {
+        self.pieces.clear();
+        self.fetches.clear();
+        self.inbox = Inbox::new();
+        self.shards.iter_mut().for_each(Shard::forget);
+        let Step::Fetch(fetches) = plan::next(&self.needs, &self.shards) else {
+            return Err(self.unavailable());
+        };
+        let lengths: Vec<usize> = fetches.iter().map(|(_, range)| range.len()).collect();
+        let memory = self.inner.memory.take(&lengths).await?;
+        self.ask(fetches, memory);
+        Ok(())
+    }
+
+    fn ask(&mut self, fetches: Vec<(ShardIndex, Range<usize>)>, memory: Vec<Buffer>) {
+        for ((index, range), buffer) in fetches.into_iter().zip(memory) {
+            if !self.needs.iter().any(|need| need.index == index) {
+                count(&self.inner.counters.read_hedges);
+            }
+            let asked = self.fetch(index, range.clone(), buffer);
+            let shard = &mut self.shards[index.get()];
+            match asked {
+                Ok(()) => shard.expected = Some(range),
+                Err(failure) => {
+                    tracing::debug!(%index, %failure, "a shard cannot be asked for");
+                    shard.failed = true;
+                }
+            }
+        }
+    }
+
+    fn fetch(&mut self, index: ShardIndex, range: Range<usize>, buffer: Buffer) -> Result<(), Failure> {
+        let (target, _) = self.holder(index).ok_or(Failure::Lost)?;
+        let link: Arc<Link> =
+            self.map.node_of(target).and_then(|node| self.inner.nodes.link(node)).ok_or(Failure::Lost)?;
+        let digest = self.row.digests[index.get()];
+        let shard = ShardRef { stripe: self.row.id, index, target, digest };
+        let tag = self.fetches.len();
+        self.fetches.push(Fetch { index, target, range: range.clone(), since: Instant::now() });
+        link.fetch(shard, range, buffer, &self.inbox, tag)
+    }
+
+    /// Whether a fetch is still out and not given up as late.
+    fn is_waited_for(&self, fetch: &Fetch) -> bool {
+        let shard = &self.shards[fetch.index.get()];
+        shard.expected.as_ref() == Some(&fetch.range) && !shard.late && !shard.failed
+    }
+
+    /// Shards whose answer is overdue are computed from others.
+    fn note_late(&mut self) {
+        let patience = self.inner.nodes.fetch_hedge_delay();
+        for fetch in &self.fetches {
+            let shard = &mut self.shards[fetch.index.get()];
+            if shard.expected.as_ref() == Some(&fetch.range) && fetch.since.elapsed() >= patience {
+                shard.late = true;
+            }
+        }
+    }
+
+    async fn take(&mut self, answers: Vec<FetchAnswer>) {
+        for FetchAnswer { tag, result } in answers {
+            let Some(Fetch { index, target, range, .. }) = self.fetches.get(tag) else { continue };
+            let (index, target, range) = (*index, *target, range.clone());
+            let checked = match result {
+                Ok((grant, table)) => self.check(index, &range, grant, &table).await,
+                Err(failure) => Err(failure),
+            };
+            let shard = &mut self.shards[index.get()];
+            shard.expected = None;
+            match checked {
+                Ok(bytes) => {
+                    shard.held = Some(range.clone());
+                    shard.late = false;
+                    self.pieces.push(Piece { index, range, bytes });
+                }
+                Err(failure) => self.fetch_failed(index, target, failure),
+            }
+        }
+    }
+
+    /// Takes the bytes away from the node, and verifies them.
+    async fn check(
+        &self,
+        index: ShardIndex,
+        range: &Range<usize>,
+        grant: Grant,
+        table: &ShardTable,
+    ) -> Result<Frozen, Failure> {
+        let bytes = grant.seal().await.into_buffer().freeze();
+        let ours = self.row.digests.get(index.get());
+        let digest = shard_digest(self.row.id, index, table.payload_bytes, &table.block_sums);
+        let is_ours = table.payload_bytes as usize == self.row.shard_bytes() && Some(&digest) == ours;
+        let sound = verify_blocks(&bytes, range.start / CRC_BLOCK_BYTES, &table.block_sums).is_ok();
+        if is_ours && sound { Ok(bytes) } else { Err(Failure::Refused(ShardError::Damaged)) }
+    }
+
+    fn fetch_failed(&mut self, index: ShardIndex, target: TargetId, failure: Failure) {
+        if let Failure::Refused(
+            error @ (ShardError::Damaged | ShardError::NotFound | ShardError::UnknownTarget),
+        ) = failure
+        {
+            count(&self.inner.counters.bad_shards);
+            tracing::warn!(stripe = %self.row.id, %index, %target, %error, "a bad shard is read around; repair will find it");
+        }
+        self.holders[index.get()] += 1;
+        let holder = self.holder(index);
+        let shard = &mut self.shards[index.get()];
+        shard.failed = holder.is_none();
+    }
+
+    fn unavailable(&self) -> GatherError {
+        let alive = self.shards.iter().filter(|shard| !shard.failed).count();
+        GatherError::Unavailable(format!("{:?}: {alive} shards can be asked for", self.row.id))
+    }
+
+    /// The bytes wanted, of pieces and of what is computed from them.
+    fn assemble(&mut self) -> Result<Vec<Bytes>, GatherError> {
+        let rebuilt = self.rebuild()?;
+        let mut parts = Vec::with_capacity(self.needs.len());
+        for need in &self.needs {
+            let piece = self
+                .pieces
+                .iter()
+                .find(|piece| piece.index == need.index && plan::covers(&piece.range, &need.blocks));
+            let computed = || rebuilt.iter().find(|(index, _, _)| *index == need.index);
+            let (start, whole) = match piece {
+                Some(piece) => (piece.range.start, Bytes::from_owner(piece.bytes.clone())),
+                None => computed()
+                    .map(|(_, range, bytes)| (range.start, bytes.clone()))
+                    .ok_or_else(|| self.unavailable())?,
+            };
+            parts.push(whole.slice(need.within.start - start..need.within.end - start));
+        }
+        self.pieces.clear();
+        Ok(parts)
+    }
+
+    /// Computes the shards that did not come.
+    fn rebuild(&self) -> Result<Vec<(ShardIndex, Range<usize>, Bytes)>, GatherError> {
+        let Some((range, missing)) = plan::rebuild(&self.needs, &self.shards) else { return Ok(Vec::new()) };
+        let mut present: [Option<&[u8]>; TOTAL_SHARDS] = [None; TOTAL_SHARDS];
+        for piece in self.pieces.iter().filter(|piece| plan::covers(&piece.range, &range)) {
+            let within = range.start - piece.range.start..range.end - piece.range.start;
+            present[piece.index.get()] = piece.bytes.get(within);
+        }
+        let mut rebuilt: Vec<(usize, Vec<u8>)> =
+            missing.iter().map(|index| (index.get(), vec![0; range.len()])).collect();
+        let mut places: Vec<(usize, &mut [u8])> =
+            rebuilt.iter_mut().map(|(index, bytes)| (*index, bytes.as_mut_slice())).collect();
+        self.inner.codec.reconstruct(&present, &mut places).map_err(|error| {
+            tracing::error!(%error, stripe = %self.row.id, "a stripe could not be reconstructed");
+            self.unavailable()
+        })?;
+        self.inner.counters.reconstructions.fetch_add(1, Ordering::Relaxed);
+        let named = missing.into_iter().zip(rebuilt);
+        Ok(named.map(|(index, (_, bytes))| (index, range.clone(), Bytes::from(bytes))).collect())
+    }
+}

@@ -1,0 +1,300 @@
+//! One connection to a node while it stands: requests that are on their way, and their answers.
+//!
+//! A request that nobody waits for any more stays here until it is answered: the memory that the node may still write to belongs to it
+//! so long, and revoking that under a node that writes late would cost the whole connection.
+
+use super::Inbox;
+use bytes::Bytes;
+use futures::FutureExt as _;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tenfour_rdma::{Buffer, Completion, Connection, Frozen, Grant, OperationError, Remote};
+use tenfour_types::shard_service::{FromNode, ShardError, ShardRef, ShardTable, ToNode};
+use tenfour_types::{NodeId, Wire};
+use tokio::sync::oneshot;
+
+/// Requests to one node that are not answered yet, beside its slots; more fail as busy.
+const REQUESTS_MAX: usize = 128;
+/// A grant to a node ends by itself after so long: beyond every deadline of a request and every timeout of the fabric.
+const GRANT_EXPIRES: Duration = Duration::from_secs(120);
+
+/// Why a request to a node came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The connection broke, or is not there.
+    #[error("the connection to the node broke")]
+    Lost,
+    /// Too much is on its way to the node already.
+    #[error("too many requests are on their way to the node")]
+    Busy,
+    /// The node said no.
+    #[error("the node: {0}")]
+    Refused(#[from] ShardError),
+}
+
+/// Proof that a node answered that a record is durable. Made from that answer, and nowhere else.
+#[derive(Debug)]
+pub(crate) struct Stored(());
+
+/// The answer to a store.
+pub(crate) struct StoreAnswer {
+    pub(crate) tag: usize,
+    pub(crate) result: Result<Stored, Failure>,
+}
+
+/// The answer to a fetch: bytes that the node wrote into our memory, and what to verify them with.
+pub(crate) struct FetchAnswer {
+    pub(crate) tag: usize,
+    pub(crate) result: Result<(Grant, ShardTable), Failure>,
+}
+
+pub(crate) struct Link {
+    node: NodeId,
+    connection: Connection,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    stores: HashMap<u16, Store>,
+    requests: HashMap<u32, Pending>,
+    last_request: u32,
+    /// The last sign of life, or the first request after everything was answered.
+    heard: Option<Instant>,
+    probing: bool,
+    dead: bool,
+}
+
+struct Store {
+    inbox: Arc<Inbox<StoreAnswer>>,
+    tag: usize,
+    since: Instant,
+    /// Held, not awaited: the node's answer tells the same for less.
+    _completion: Option<Completion<()>>,
+}
+
+struct Pending {
+    since: Instant,
+    request: Request,
+    _completion: Option<Completion<()>>,
+}
+
+/// Who wants the answer to a request.
+pub(crate) enum Request {
+    /// A fetch, with the memory it is to land in.
+    Fetch { grant: Grant, inbox: Arc<Inbox<FetchAnswer>>, tag: usize },
+    /// Anything else.
+    Ask(oneshot::Sender<FromNode>),
+    /// A sign of life.
+    Probe,
+}
+
+/// How long an answer took, and to what.
+pub(super) enum Answered {
+    Store(Duration),
+    Fetch(Duration),
+    Other,
+}
+
+impl Link {
+    pub(super) fn new(node: NodeId, connection: Connection) -> Self {
+        Self { node, connection, state: Mutex::default() }
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.connection.id()
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// For how long it has owed an answer and given none; zero when it owes none.
+    pub(crate) fn silence(&self) -> Duration {
+        let state = self.state.lock();
+        if state.stores.is_empty() && state.requests.is_empty() {
+            return Duration::ZERO;
+        }
+        state.heard.map_or(Duration::ZERO, |heard| heard.elapsed())
+    }
+
+    /// Writes a record to a slot.
+    pub(super) fn store(
+        &self,
+        slot: u16,
+        to: Remote,
+        record: Frozen,
+        inbox: &Arc<Inbox<StoreAnswer>>,
+        tag: usize,
+    ) -> Result<(), Failure> {
+        let now = Instant::now();
+        {
+            let mut state = self.state.lock();
+            state.expect(now)?;
+            state.stores.insert(slot, Store { inbox: inbox.clone(), tag, since: now, _completion: None });
+        }
+        // `None`: the send queue is full, which ours is only behind a node that takes nothing off it.
+        let posted = self.connection.post_write(record, to, Some(u32::from(slot))).now_or_never();
+        let failure = match posted {
+            Some(Ok(completion)) => {
+                if let Some(store) = self.state.lock().stores.get_mut(&slot) {
+                    store._completion = Some(completion);
+                }
+                return Ok(());
+            }
+            Some(Err(_)) => Failure::Lost,
+            None => Failure::Busy,
+        };
+        // When it is not there any more, the connection has just ended and the inbox was told.
+        match self.state.lock().stores.remove(&slot) {
+            Some(_) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks for payload bytes of a shard, to be written to the beginning of `buffer`.
+    pub(crate) fn fetch(
+        &self,
+        shard: ShardRef,
+        range: Range<usize>,
+        buffer: Buffer,
+        inbox: &Arc<Inbox<FetchAnswer>>,
+        tag: usize,
+    ) -> Result<(), Failure> {
+        let (offset, bytes) = (range.start as u32, range.len() as u32);
+        let grant = self.connection.grant_write(buffer, 0..range.len(), GRANT_EXPIRES);
+        let grant =
+            grant.map_err(|error| if error.is_retryable() { Failure::Busy } else { Failure::Lost })?;
+        let into = grant.remote();
+        let request = Request::Fetch { grant, inbox: inbox.clone(), tag };
+        self.request(request, |request| ToNode::Fetch { request, shard, offset, bytes, into })
+    }
+
+    /// Asks the node something, and waits for what it says.
+    pub(crate) async fn ask(&self, message: impl FnOnce(u32) -> ToNode) -> Result<FromNode, Failure> {
+        let (answer, answered) = oneshot::channel();
+        self.request(Request::Ask(answer), message)?;
+        answered.await.map_err(|_| Failure::Lost)
+    }
+
+    /// Asks for a sign of life, unless that was done already.
+    pub(super) fn probe(&self) {
+        if std::mem::replace(&mut self.state.lock().probing, true) {
+            return;
+        }
+        // What cannot be asked is known to be silent anyway.
+        let _ = self.request(Request::Probe, |request| ToNode::Status { request });
+    }
+
+    fn request(&self, request: Request, message: impl FnOnce(u32) -> ToNode) -> Result<(), Failure> {
+        let number = {
+            let now = Instant::now();
+            let mut state = self.state.lock();
+            if state.requests.len() >= REQUESTS_MAX {
+                return Err(Failure::Busy);
+            }
+            state.expect(now)?;
+            state.last_request = state.last_request.wrapping_add(1);
+            let number = state.last_request;
+            state.requests.insert(number, Pending { since: now, request, _completion: None });
+            number
+        };
+        let message = Bytes::from(message(number).to_bytes());
+        let failure = match self.connection.post_send(message).now_or_never() {
+            Some(Ok(completion)) => {
+                if let Some(pending) = self.state.lock().requests.get_mut(&number) {
+                    pending._completion = Some(completion);
+                }
+                return Ok(());
+            }
+            Some(Err(OperationError::MessageTooLong)) | None => Failure::Busy,
+            Some(Err(_)) => Failure::Lost,
+        };
+        match self.state.lock().requests.remove(&number) {
+            Some(_) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    /// The record that was written to a slot is durable, or not.
+    pub(super) fn stored(&self, slot: u16, result: Result<(), ShardError>) -> Answered {
+        let store = {
+            let mut state = self.state.lock();
+            state.hear();
+            state.stores.remove(&slot)
+        };
+        let Some(store) = store else { return Answered::Other };
+        let result = result.map(|()| Stored(())).map_err(Failure::Refused);
+        let urgent = result.is_err();
+        store.inbox.deliver(StoreAnswer { tag: store.tag, result }, urgent);
+        Answered::Store(store.since.elapsed())
+    }
+
+    /// The answer to a request.
+    pub(super) fn answered(&self, number: u32, message: FromNode) -> Answered {
+        let pending = {
+            let mut state = self.state.lock();
+            state.hear();
+            state.requests.remove(&number)
+        };
+        let Some(Pending { since, request, .. }) = pending else { return Answered::Other };
+        match (request, message) {
+            (Request::Fetch { grant, inbox, tag }, FromNode::Fetched { result, .. }) => {
+                let result = result.map(|table| (grant, table)).map_err(Failure::Refused);
+                let urgent = result.is_err();
+                inbox.deliver(FetchAnswer { tag, result }, urgent);
+                return Answered::Fetch(since.elapsed());
+            }
+            (Request::Fetch { inbox, tag, .. }, _) => {
+                inbox
+                    .deliver(FetchAnswer { tag, result: Err(Failure::Refused(ShardError::Malformed)) }, true);
+            }
+            // Whoever asked may have gone.
+            (Request::Ask(answer), message) => drop(answer.send(message)),
+            (Request::Probe, _) => {}
+        }
+        Answered::Other
+    }
+
+    /// The connection ended: everyone who waits is told.
+    pub(super) fn fail(&self) {
+        let (stores, requests) = {
+            let mut state = self.state.lock();
+            state.dead = true;
+            (std::mem::take(&mut state.stores), std::mem::take(&mut state.requests))
+        };
+        for store in stores.into_values() {
+            store.inbox.deliver(StoreAnswer { tag: store.tag, result: Err(Failure::Lost) }, true);
+        }
+        for pending in requests.into_values() {
+            if let Request::Fetch { inbox, tag, .. } = pending.request {
+                inbox.deliver(FetchAnswer { tag, result: Err(Failure::Lost) }, true);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Something will be owed from now on.
+    fn expect(&mut self, now: Instant) -> Result<(), Failure> {
+        if self.dead {
+            return Err(Failure::Lost);
+        }
+        if self.stores.is_empty() && self.requests.is_empty() {
+            self.heard = Some(now);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self) {
+        self.heard = Some(Instant::now());
+        self.probing = false;
+    }
+}

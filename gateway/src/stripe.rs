@@ -1,0 +1,231 @@
+//! A stripe's buffer on its way: filled in the order of the object's bytes, encoded in place, addressed to 14 targets, shared.
+//!
+//! Each step takes the one before by value, so that no byte can change after it was summed. The only copy of a byte is the one
+//! into the buffer, which is the source's.
+
+use tenfour_erasure::geometry::{Layout, StripeGeometry, WrongBuffer};
+use tenfour_erasure::{BlockSums, Codec, CodecError, crc64};
+use tenfour_rdma::{Buffer, Frozen};
+use tenfour_types::limits::{DATA_SHARDS, TOTAL_SHARDS};
+use tenfour_types::record::{ShardHeader, header_bytes, shard_digest};
+use tenfour_types::{Digest, Epoch, ShardIndex, StripeId, TargetId};
+
+/// A buffer that takes the stripe's bytes.
+pub(crate) struct Filling {
+    buffer: Buffer,
+    geometry: StripeGeometry,
+    layout: Layout,
+    filled: usize,
+}
+
+/// All 14 shards, without their headers.
+pub(crate) struct Encoded {
+    buffer: Buffer,
+    geometry: StripeGeometry,
+    layout: Layout,
+    sums: Box<[BlockSums; TOTAL_SHARDS]>,
+    id: StripeId,
+    digests: [Digest; TOTAL_SHARDS],
+}
+
+/// All 14 records as they are sent, each with the header of its first target. Immutable.
+pub(crate) struct Addressed {
+    bytes: Frozen,
+    geometry: StripeGeometry,
+    layout: Layout,
+    sums: Box<[BlockSums; TOTAL_SHARDS]>,
+    id: StripeId,
+    epoch: Epoch,
+    pub(crate) digests: [Digest; TOTAL_SHARDS],
+}
+
+/// A stripe cannot be made of the buffer: a bug, since the buffer is leased for it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StripeError {
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    #[error(transparent)]
+    Buffer(#[from] WrongBuffer),
+    #[error("a shard's header does not fit in front of its payload")]
+    Header,
+}
+
+impl Filling {
+    pub(crate) fn new(buffer: Buffer, geometry: StripeGeometry) -> Self {
+        Self { buffer, geometry, layout: geometry.layout(), filled: 0 }
+    }
+
+    /// The place of the next bytes: the rest of one data shard. Empty when the stripe is full.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
+        let shard = self.filled / self.geometry.shard_bytes;
+        let data = self.geometry.shard_data(shard);
+        match self.layout.payload(shard) {
+            Some(payload) if shard < DATA_SHARDS => {
+                let begin = payload.start + (self.filled - data.start.min(self.filled));
+                self.buffer.get_mut(begin..payload.start + data.len()).unwrap_or_default()
+            }
+            _ => &mut [],
+        }
+    }
+
+    /// So many bytes were put into the space.
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        self.filled = (self.filled + bytes).min(self.geometry.data_bytes);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.filled == self.geometry.data_bytes
+    }
+
+    /// Pads, and fills the parity shards and all checksums in one pass.
+    pub(crate) fn encode(mut self, id: StripeId, codec: &dyn Codec) -> Result<Encoded, StripeError> {
+        let mut sums = Box::new([const { BlockSums::new() }; TOTAL_SHARDS]);
+        self.geometry.zero_padding(&mut self.buffer)?;
+        let mut parts = self.layout.split(&mut self.buffer)?;
+        codec.encode(&parts.data, &mut parts.parity, Some(&mut sums))?;
+        let shard_bytes = self.geometry.shard_bytes as u32;
+        let mut digests = [Digest([0; _]); TOTAL_SHARDS];
+        for (index, (digest, sums)) in ShardIndex::all().zip(digests.iter_mut().zip(sums.iter())) {
+            *digest = shard_digest(id, index, shard_bytes, sums);
+        }
+        let Self { buffer, geometry, layout, .. } = self;
+        Ok(Encoded { buffer, geometry, layout, sums, id, digests })
+    }
+}
+
+impl Encoded {
+    /// Writes the headers, for these targets by this epoch of the map.
+    pub(crate) fn address(
+        mut self,
+        targets: &[TargetId; TOTAL_SHARDS],
+        epoch: Epoch,
+    ) -> Result<Addressed, StripeError> {
+        let header_bytes = self.layout.header_bytes();
+        for (index, target) in ShardIndex::all().zip(targets) {
+            let header = header_of(self.id, self.geometry, &self.digests, epoch, index, *target);
+            let begin = self.layout.record(index.get()).ok_or(StripeError::Header)?.start;
+            let place = self.buffer.get_mut(begin..begin + header_bytes).ok_or(StripeError::Header)?;
+            let sums = self.sums.get(index.get()).ok_or(StripeError::Header)?;
+            if !header.write(sums, crc64, place) {
+                return Err(StripeError::Header);
+            }
+        }
+        let Self { buffer, geometry, layout, sums, id, digests } = self;
+        Ok(Addressed { bytes: buffer.freeze(), geometry, layout, sums, id, epoch, digests })
+    }
+}
+
+impl Addressed {
+    pub(crate) fn id(&self) -> StripeId {
+        self.id
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(crate) fn data_bytes(&self) -> u32 {
+        self.geometry.data_bytes as u32
+    }
+
+    /// What is sent of a shard: header, block table and payload.
+    pub(crate) fn record(&self, index: ShardIndex) -> Option<Frozen> {
+        let begin = self.layout.record(index.get())?.start;
+        self.bytes.slice(begin..self.layout.payload(index.get())?.end)
+    }
+
+    /// Writes the same record for another target to `place`; its length, or `None` when it does not fit.
+    pub(crate) fn copy_for(&self, index: ShardIndex, target: TargetId, place: &mut [u8]) -> Option<usize> {
+        let record = self.record(index)?;
+        place.get_mut(..record.len())?.copy_from_slice(&record);
+        let header = header_of(self.id, self.geometry, &self.digests, self.epoch, index, target);
+        let place = place.get_mut(..header_bytes(self.geometry.shard_bytes))?;
+        header.write(self.sums.get(index.get())?, crc64, place).then_some(record.len())
+    }
+}
+
+fn header_of(
+    stripe: StripeId,
+    geometry: StripeGeometry,
+    digests: &[Digest; TOTAL_SHARDS],
+    epoch: Epoch,
+    index: ShardIndex,
+    target: TargetId,
+) -> ShardHeader {
+    let digest = digests[index.get()];
+    ShardHeader { stripe, index, payload_bytes: geometry.shard_bytes as u32, epoch, target, digest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tenfour_rdma::{ClusterKey, Domain, DomainConfig, Provider};
+    use tenfour_types::{LeaseId, MetaGroupId};
+
+    const ID: StripeId = StripeId { meta_group: MetaGroupId(1), lease: LeaseId(2), counter: 3 };
+
+    /// A stripe of counted bytes, encoded for targets 0 to 13.
+    fn stripe(data_bytes: usize) -> Addressed {
+        let config = DomainConfig::new(Provider::Shm, "stripe-test", ClusterKey::generate(), 16 << 20);
+        let domain = Domain::open(config).unwrap();
+        let geometry = StripeGeometry::new(data_bytes).unwrap();
+        let mut buffer = domain.pool().try_lease(geometry.layout().total_bytes).unwrap();
+        buffer.fill(0xa5);
+        let mut filling = Filling::new(buffer, geometry);
+        let mut next = 0usize;
+        while !filling.is_full() {
+            let space = filling.space();
+            let bytes = space.len().min(1777);
+            for byte in &mut space[..bytes] {
+                *byte = next as u8;
+                next += 1;
+            }
+            filling.advance(bytes);
+        }
+        assert!(filling.space().is_empty());
+        assert_eq!(next, data_bytes);
+        let encoded = filling.encode(ID, &*tenfour_erasure::best()).unwrap();
+        encoded.address(&std::array::from_fn(|index| TargetId(index as u32)), Epoch(9)).unwrap()
+    }
+
+    #[test]
+    fn every_record_is_what_a_node_expects_and_the_data_shards_are_the_object() {
+        for data_bytes in [1, 3904, 3905, 39_040, 400_000, 10 << 20] {
+            let stripe = stripe(data_bytes);
+            let mut object = Vec::new();
+            for index in ShardIndex::all() {
+                let record = stripe.record(index).unwrap();
+                let header = ShardHeader::read(&record, crc64).unwrap();
+                assert_eq!(
+                    (header.index, header.target, header.stripe),
+                    (index, TargetId(index.get() as u32), ID)
+                );
+                let sums = header.read_table(&record).unwrap();
+                let payload = &record[header_bytes(header.payload_bytes as usize)..];
+                assert_eq!(payload.len(), header.payload_bytes as usize);
+                tenfour_erasure::verify_blocks(payload, 0, &sums).unwrap();
+                if index.is_data() {
+                    object.extend_from_slice(payload);
+                }
+            }
+            assert!(object.iter().take(data_bytes).enumerate().all(|(at, byte)| *byte == at as u8));
+            assert!(object[data_bytes..].iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    fn a_copy_differs_in_its_target_alone() {
+        let stripe = stripe(50_000);
+        let index = ShardIndex::new(11).unwrap();
+        let mut place = vec![0xee; 1 << 20];
+        assert_eq!(stripe.copy_for(index, TargetId(77), &mut place[..100]), None);
+        let bytes = stripe.copy_for(index, TargetId(77), &mut place).unwrap();
+        let copy = &place[..bytes];
+        let (was, is) = (
+            ShardHeader::read(&stripe.record(index).unwrap(), crc64).unwrap(),
+            ShardHeader::read(copy, crc64).unwrap(),
+        );
+        assert_eq!(is, ShardHeader { target: TargetId(77), ..was });
+        assert_eq!(copy[128..], stripe.record(index).unwrap()[128..]);
+    }
+}
