@@ -84,7 +84,10 @@ pub struct Door<B>(pub B);
 impl<B: Backend> S3Access for Door<B> {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
         let Some(credentials) = context.credentials() else {
-            return Err(s3(errors::refusal(S3ErrorCode::AccessDenied, "Access Denied: the request is not signed.")));
+            return Err(s3(errors::refusal(
+                S3ErrorCode::AccessDenied,
+                "Access Denied: the request is not signed.",
+            )));
         };
         refuse_unsupported(context.headers()).map_err(s3)?;
         no_versions(context.uri().query()).map_err(s3)?;
@@ -93,7 +96,8 @@ impl<B: Backend> S3Access for Door<B> {
             return Ok(());
         }
         let bucket = bucket_name(bucket).map_err(s3)?;
-        let owner = context.headers().get("x-amz-expected-bucket-owner").and_then(|value| value.to_str().ok());
+        let owner =
+            context.headers().get("x-amz-expected-bucket-owner").and_then(|value| value.to_str().ok());
         let requester = Requester::new(&credentials.access_key, credentials.secret_key.expose());
         requester.wants(bucket, owner).bucket_now(&self.0).await.map_err(s3)?;
         Ok(())

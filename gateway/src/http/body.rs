@@ -108,7 +108,10 @@ impl Body for CheckedBody {
     type Data = Bytes;
     type Error = SourceError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, SourceError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, SourceError>>> {
         let next = std::task::ready!(self.frames.poll_next_unpin(context));
         if let Some(Err(error)) = &next {
             let _ = self.failure.set(error.clone());
@@ -123,8 +126,13 @@ mod tests {
     use http_body_util::{BodyExt as _, Full};
     use hyper::HeaderMap;
 
-    async fn read(text: &'static str, most: u64, headers: &[(&'static str, &'static str)]) -> Result<Bytes, SourceError> {
-        let map: HeaderMap = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+    async fn read(
+        text: &'static str,
+        most: u64,
+        headers: &[(&'static str, &'static str)],
+    ) -> Result<Bytes, SourceError> {
+        let map: HeaderMap =
+            headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         let full = Full::new(Bytes::from_static(text.as_bytes()));
         let (body, failure) = CheckedBody::new(full, most, Expected::of(&map).unwrap(), false);
         let read = body.collect().await.map(|body| body.to_bytes());
@@ -134,7 +142,10 @@ mod tests {
 
     #[tokio::test]
     async fn digests_and_length_are_verified() {
-        assert_eq!(read("hello world", 11, &[("x-amz-checksum-crc32", "DUoRhQ==")]).await.unwrap(), "hello world");
+        assert_eq!(
+            read("hello world", 11, &[("x-amz-checksum-crc32", "DUoRhQ==")]).await.unwrap(),
+            "hello world"
+        );
         let wrong = read("hello", 11, &[("x-amz-checksum-crc32", "DUoRhQ==")]).await;
         assert_eq!(wrong, Err(SourceError::ChecksumMismatch("crc32")));
         let wrong = read("hello", 11, &[("content-md5", "AAAAAAAAAAAAAAAAAAAAAA==")]).await;

@@ -106,7 +106,9 @@ impl Decoder {
 
     /// So many bytes of data were taken off the front of a frame: `bytes`.
     pub fn taken(&mut self, bytes: &[u8]) -> Result<(), FramingError> {
-        let State::Data(left) = &mut self.state else { return Err(FramingError::Malformed("no data was due")) };
+        let State::Data(left) = &mut self.state else {
+            return Err(FramingError::Malformed("no data was due"));
+        };
         if let Some(signer) = &mut self.signer {
             signer.sha256.update(bytes);
         }
@@ -136,11 +138,13 @@ impl Decoder {
         let malformed = FramingError::Malformed("a chunk's size is not hexadecimal");
         let text = std::str::from_utf8(line).map_err(|_| malformed.clone())?;
         let (size, extension) = text.split_once(';').map_or((text, None), |(size, rest)| (size, Some(rest)));
-        let digits = !size.is_empty() && size.len() <= 16 && size.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let digits =
+            !size.is_empty() && size.len() <= 16 && size.bytes().all(|byte| byte.is_ascii_hexdigit());
         let size = u64::from_str_radix(size, 16).ok().filter(|_| digits).ok_or(malformed)?;
         if let Some(signer) = &mut self.signer {
             let signature = extension.and_then(|extension| extension.strip_prefix("chunk-signature="));
-            signer.expected = signature.ok_or(FramingError::Malformed("a chunk has no signature"))?.to_owned();
+            signer.expected =
+                signature.ok_or(FramingError::Malformed("a chunk has no signature"))?.to_owned();
         }
         if size > 0 {
             self.state = State::Data(size);
@@ -156,10 +160,12 @@ impl Decoder {
     }
 
     fn end_trailers(&mut self, bytes: &[u8]) -> Result<(), FramingError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| FramingError::Malformed("the trailers are not UTF-8"))?;
+        let text =
+            std::str::from_utf8(bytes).map_err(|_| FramingError::Malformed("the trailers are not UTF-8"))?;
         let mut signature = None;
         for line in text.split('\n').map(str::trim).filter(|line| !line.is_empty()) {
-            let (name, value) = line.split_once(':').ok_or(FramingError::Malformed("a trailer without a colon"))?;
+            let (name, value) =
+                line.split_once(':').ok_or(FramingError::Malformed("a trailer without a colon"))?;
             let (name, value) = (name.trim().to_ascii_lowercase(), value.trim().to_owned());
             if name == "x-amz-trailer-signature" {
                 signature = Some(value);
@@ -330,7 +336,8 @@ mod tests {
     #[test]
     fn the_documented_signed_chunks_are_verified() {
         let (signer, body) = documented();
-        let (data, trailers) = decode(Decoder::new(Some(signer), false), &body, &[5, 70_000, 66_000]).unwrap();
+        let (data, trailers) =
+            decode(Decoder::new(Some(signer), false), &body, &[5, 70_000, 66_000]).unwrap();
         assert_eq!(data, vec![b'a'; 66_560]);
         assert!(trailers.is_empty());
     }
@@ -378,7 +385,9 @@ mod tests {
                 hex::encode(Sha256::digest(b"x-amz-checksum-crc32:NSRBwg==\n"))
             ));
             let value = if tamper { "AAAAAA==" } else { "NSRBwg==" };
-            format!("3;chunk-signature={first}\r\nabc\r\n0;chunk-signature={last}\r\nx-amz-checksum-crc32:{value}\r\nx-amz-trailer-signature:{trailer}\r\n\r\n")
+            format!(
+                "3;chunk-signature={first}\r\nabc\r\n0;chunk-signature={last}\r\nx-amz-checksum-crc32:{value}\r\nx-amz-trailer-signature:{trailer}\r\n\r\n"
+            )
         };
         let decoder = || Decoder::new(Some(ChunkSigner::new(secret, date, scope, "00")), true);
         let (data, trailers) = decode(decoder(), body(false).as_bytes(), &[]).unwrap();

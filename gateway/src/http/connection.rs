@@ -29,7 +29,7 @@ use tracing::{debug, warn};
 /// A request's headers must have come within this time; so long may a connection be idle, too.
 const HEADERS_WITHIN: Duration = Duration::from_secs(60);
 /// Most bytes that are read from a socket before they are handed on.
-const READ_BUFFER_BYTES_MAX: usize = 512 << 10;
+const READ_BUFFER_BYTES_MAX: usize = 256 << 10;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 128;
 /// After an answer to a request that was not read to its end, so long is the rest taken and thrown away.
@@ -49,14 +49,18 @@ pub enum ServeError {
         source: io::Error,
     },
     /// The domain for bucket names in `Host` is none.
-    #[error("'{0}' is not a domain that buckets' names could stand before (give the port too, when it is not 80 or 443)")]
+    #[error(
+        "'{0}' is not a domain that buckets' names could stand before (give the port too, when it is not 80 or 443)"
+    )]
     Domain(String),
 }
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => ". Another process has the port: stop it, or choose another address",
-        io::ErrorKind::PermissionDenied => ". Ports below 1024 need the right to bind them: choose a higher one",
+        io::ErrorKind::PermissionDenied => {
+            ". Ports below 1024 need the right to bind them: choose a higher one"
+        }
         io::ErrorKind::AddrNotAvailable => ". This machine has no such address",
         _ => "",
     }

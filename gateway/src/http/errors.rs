@@ -116,15 +116,20 @@ impl From<SourceError> for Refusal {
     fn from(error: SourceError) -> Self {
         match error {
             SourceError::Truncated | SourceError::TooLong => {
-                let text = "You did not provide the number of bytes specified by the Content-Length HTTP header.";
+                let text =
+                    "You did not provide the number of bytes specified by the Content-Length HTTP header.";
                 refusal(S3ErrorCode::IncompleteBody, text)
             }
-            SourceError::Md5Mismatch => {
-                refusal(S3ErrorCode::BadDigest, "The Content-MD5 you specified did not match what we received.")
-            }
+            SourceError::Md5Mismatch => refusal(
+                S3ErrorCode::BadDigest,
+                "The Content-MD5 you specified did not match what we received.",
+            ),
             SourceError::ChecksumMismatch(kind) => {
                 let kind = kind.to_uppercase();
-                refusal(S3ErrorCode::BadDigest, format!("The {kind} you specified did not match the calculated checksum."))
+                refusal(
+                    S3ErrorCode::BadDigest,
+                    format!("The {kind} you specified did not match the calculated checksum."),
+                )
             }
             SourceError::SignatureMismatch => {
                 let text = "The provided 'x-amz-content-sha256' header, or the signature of a chunk, does not match what \
@@ -133,7 +138,8 @@ impl From<SourceError> for Refusal {
             }
             SourceError::Malformed(why) => refusal(S3ErrorCode::InvalidRequest, why),
             SourceError::TimedOut => {
-                let text = "Your socket connection to the server was not written to within the timeout period.";
+                let text =
+                    "Your socket connection to the server was not written to within the timeout period.";
                 refusal(S3ErrorCode::RequestTimeout, text)
             }
         }
@@ -149,7 +155,8 @@ impl From<WriteError> for Refusal {
             WriteError::NoSuchKey => no_such_key(),
             WriteError::NoSuchUpload => no_such_upload(),
             WriteError::TooLarge => {
-                let text = "Your proposed upload exceeds the maximum allowed size of one PUT: upload it in parts.";
+                let text =
+                    "Your proposed upload exceeds the maximum allowed size of one PUT: upload it in parts.";
                 refusal(S3ErrorCode::EntityTooLarge, text)
             }
             WriteError::Full => {
@@ -189,7 +196,8 @@ impl From<ClusterRefusal> for Refusal {
                 refusal(S3ErrorCode::BucketAlreadyExists, text)
             }
             ClusterRefusal::BucketOwnedByYou => {
-                let text = "Your previous request to create the named bucket succeeded and you already own it.";
+                let text =
+                    "Your previous request to create the named bucket succeeded and you already own it.";
                 refusal(S3ErrorCode::BucketAlreadyOwnedByYou, text)
             }
             ClusterRefusal::NoSuchBucket => AccessError::NoSuchBucket.into(),
@@ -237,10 +245,13 @@ impl From<OpError> for Refusal {
                 refusal(S3ErrorCode::InvalidPartOrder, text)
             }
             OpError::PartTooSmall(number) => {
-                let text = format!("Your proposed upload is smaller than the minimum allowed size: part {number}.");
+                let text =
+                    format!("Your proposed upload is smaller than the minimum allowed size: part {number}.");
                 refusal(S3ErrorCode::EntityTooSmall, text)
             }
-            OpError::TooLarge => refusal(S3ErrorCode::EntityTooLarge, "The object would be larger than allowed."),
+            OpError::TooLarge => {
+                refusal(S3ErrorCode::EntityTooLarge, "The object would be larger than allowed.")
+            }
             OpError::ChecksumMismatch(kind) => SourceError::ChecksumMismatch(kind).into(),
             OpError::Invalid(why) => refusal(S3ErrorCode::InvalidRequest, why),
             OpError::Metadata(why) => unavailable(&format!("The metadata service cannot be reached: {why}")),

@@ -28,14 +28,18 @@ impl Expected {
         let checksum = given(headers)?;
         let trailer = trailer(headers)?;
         if checksum.is_some() && trailer.is_some() {
-            return Err(invalid("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."));
+            return Err(invalid(
+                "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
+            ));
         }
         let named = named(headers)?;
         let value_of = checksum.as_ref().map(|checksum| checksum.kind).or(trailer);
         if let (Some(named), Some(value_of)) = (named, value_of)
             && named != value_of
         {
-            return Err(invalid("Value for x-amz-sdk-checksum-algorithm header is not the kind of the checksum given."));
+            return Err(invalid(
+                "Value for x-amz-sdk-checksum-algorithm header is not the kind of the checksum given.",
+            ));
         }
         Ok(Self { md5: md5(headers)?, checksum, trailer, named })
     }
@@ -54,7 +58,10 @@ fn md5(headers: &HeaderMap) -> Result<Option<[u8; 16]>, Refusal> {
     let Some(value) = headers.get("content-md5") else { return Ok(None) };
     let bytes = STANDARD.decode(value.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
     bytes.map(Some).ok_or_else(|| {
-        errors::refusal(S3ErrorCode::InvalidDigest, "The Content-MD5 you specified is not valid: 16 bytes in base64.")
+        errors::refusal(
+            S3ErrorCode::InvalidDigest,
+            "The Content-MD5 you specified is not valid: 16 bytes in base64.",
+        )
     })
 }
 
@@ -64,10 +71,13 @@ fn given(headers: &HeaderMap) -> Result<Option<Checksum>, Refusal> {
         let mut values = headers.get_all(header(kind)).iter();
         let Some(value) = values.next() else { continue };
         if found.is_some() || values.next().is_some() {
-            return Err(invalid("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."));
+            return Err(invalid(
+                "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.",
+            ));
         }
         let checksum = parse(kind, value.as_bytes());
-        found = Some(checksum.ok_or_else(|| invalid(format!("Value for {} header is invalid.", header(kind))))?);
+        found =
+            Some(checksum.ok_or_else(|| invalid(format!("Value for {} header is invalid.", header(kind))))?);
     }
     Ok(found)
 }
@@ -104,7 +114,9 @@ fn named(headers: &HeaderMap) -> Result<Option<ChecksumKind>, Refusal> {
 /// The checksum that a trailer gives.
 pub fn verify_trailer(kind: ChecksumKind, trailers: &[(String, String)]) -> Result<Checksum, SourceError> {
     let value = trailers.iter().find(|(known, _)| known == header(kind)).map(|(_, value)| value);
-    let value = value.ok_or_else(|| SourceError::Malformed(format!("the announced trailer {} did not come", header(kind))))?;
+    let value = value.ok_or_else(|| {
+        SourceError::Malformed(format!("the announced trailer {} did not come", header(kind)))
+    })?;
     parse(kind, value.as_bytes())
         .ok_or_else(|| SourceError::Malformed(format!("the trailing {} is not a checksum", name(kind))))
 }
@@ -143,7 +155,10 @@ mod tests {
 
     #[test]
     fn a_named_kind_is_kept() {
-        assert_eq!(of(&[("x-amz-sdk-checksum-algorithm", "CRC64NVME")]).unwrap().kind(), Some(ChecksumKind::Crc64Nvme));
+        assert_eq!(
+            of(&[("x-amz-sdk-checksum-algorithm", "CRC64NVME")]).unwrap().kind(),
+            Some(ChecksumKind::Crc64Nvme)
+        );
         let composite = Checksum { kind: ChecksumKind::Crc32, value: vec![0; 4], parts: Some(3) };
         assert_eq!(print(&composite), "AAAAAA==-3");
     }

@@ -150,7 +150,8 @@ pub fn admit(parts: &Parts, rules: &Rules) -> Result<Admitted, Refusal> {
 }
 
 fn too_large(most: u64) -> Refusal {
-    let text = format!("Your proposed upload exceeds the maximum allowed size of {most} bytes for this request.");
+    let text =
+        format!("Your proposed upload exceeds the maximum allowed size of {most} bytes for this request.");
     errors::refusal(S3ErrorCode::EntityTooLarge, text)
 }
 
@@ -170,14 +171,17 @@ fn no_duplicates(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// How the request proves who sent it, and that nothing that steers it was left unsigned.
 fn proof(parts: &Parts, query: &Query, rules: &Rules) -> Result<Proof, Refusal> {
-    let authorization = parts.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
+    let authorization =
+        parts.headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
     let presigned_v4 = query.has_any(&["X-Amz-Signature", "X-Amz-Algorithm", "X-Amz-Credential"]);
     let presigned_v2 = query.has_any(&["Signature", "AWSAccessKeyId"]);
     if parts.headers.contains_key("x-amz-security-token") || query.has("X-Amz-Security-Token") {
         let text = "Temporary credentials are not issued here; sign with an access key of a user.";
         return Err(errors::custom("InvalidToken", 400, text));
     }
-    if [authorization.is_some(), presigned_v4, presigned_v2].into_iter().filter(|&present| present).count() > 1 {
+    if [authorization.is_some(), presigned_v4, presigned_v2].into_iter().filter(|&present| present).count()
+        > 1
+    {
         let text = "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, Signature query string \
                     parameter or the Authorization header should be specified";
         return Err(errors::refusal(S3ErrorCode::InvalidArgument, text));
@@ -186,14 +190,26 @@ fn proof(parts: &Parts, query: &Query, rules: &Rules) -> Result<Proof, Refusal> 
         all_signed(&parts.headers, &[])?;
         return Ok(Proof::Form);
     }
-    let v2_refused = || errors::refusal(S3ErrorCode::InvalidRequest, "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.");
+    let v2_refused = || {
+        errors::refusal(
+            S3ErrorCode::InvalidRequest,
+            "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+        )
+    };
     match authorization {
         Some(text) if text.starts_with("AWS ") => {
-            if rules.sigv2 == SigV2::On { Ok(Proof::HeaderV2) } else { Err(v2_refused()) }
+            if rules.sigv2 == SigV2::On {
+                Ok(Proof::HeaderV2)
+            } else {
+                Err(v2_refused())
+            }
         }
         Some(text) => {
             let header = parse_authorization(text).ok_or_else(|| {
-                errors::refusal(S3ErrorCode::AuthorizationHeaderMalformed, "The authorization header that you provided is not valid.")
+                errors::refusal(
+                    S3ErrorCode::AuthorizationHeaderMalformed,
+                    "The authorization header that you provided is not valid.",
+                )
             })?;
             right_region(&header.scope, rules, S3ErrorCode::AuthorizationHeaderMalformed, "header")?;
             all_signed(&parts.headers, &header.signed_headers)?;
@@ -308,7 +324,9 @@ fn number(headers: &HeaderMap, name: &str) -> Result<Option<u64>, Refusal> {
     let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     match digits.and_then(|text| text.parse().ok()) {
         Some(number) => Ok(Some(number)),
-        None => Err(errors::refusal(S3ErrorCode::InvalidArgument, format!("The header {name} is not a number."))),
+        None => {
+            Err(errors::refusal(S3ErrorCode::InvalidArgument, format!("The header {name} is not a number.")))
+        }
     }
 }
 
@@ -369,7 +387,9 @@ mod tests {
     }
 
     fn authorization(signed: &str) -> String {
-        format!("AWS4-HMAC-SHA256 Credential=AK/20261123/us-east-1/s3/aws4_request, SignedHeaders={signed}, Signature=ab")
+        format!(
+            "AWS4-HMAC-SHA256 Credential=AK/20261123/us-east-1/s3/aws4_request, SignedHeaders={signed}, Signature=ab"
+        )
     }
 
     fn refused(parts: &Parts, sigv2: SigV2) -> String {
@@ -379,24 +399,47 @@ mod tests {
     #[test]
     fn an_unsigned_amz_header_is_refused_in_headers_and_in_presigned_urls() {
         let signed = authorization("host;x-amz-content-sha256;x-amz-date");
-        let base = [("host", "a"), ("authorization", &signed), ("x-amz-date", "d"), ("x-amz-content-sha256", SHA), ("content-length", "0")];
+        let base = [
+            ("host", "a"),
+            ("authorization", &signed),
+            ("x-amz-date", "d"),
+            ("x-amz-content-sha256", SHA),
+            ("content-length", "0"),
+        ];
         assert!(admit(&parts("PUT", "/b/k", &base), &rules(SigV2::Presigned)).is_ok());
         for extra in ["x-amz-acl", "x-amz-copy-source", "x-amz-meta-a"] {
             let headers: Vec<_> = base.iter().copied().chain([(extra, "v")]).collect();
             assert_eq!(refused(&parts("PUT", "/b/k", &headers), SigV2::Presigned), "AccessDenied", "{extra}");
             let uri = "/b/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AK%2F20261123%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-SignedHeaders=host&X-Amz-Signature=ab";
             assert!(admit(&parts("PUT", uri, &[("content-length", "1")]), &rules(SigV2::Off)).is_ok());
-            assert_eq!(refused(&parts("PUT", uri, &[("content-length", "1"), (extra, "v")]), SigV2::Presigned), "AccessDenied");
-            assert!(admit(&parts("PUT", &uri.replace("=host", &format!("=host%3B{extra}")), &[("content-length", "1"), (extra, "v")]), &rules(SigV2::Off)).is_ok());
+            assert_eq!(
+                refused(&parts("PUT", uri, &[("content-length", "1"), (extra, "v")]), SigV2::Presigned),
+                "AccessDenied"
+            );
+            assert!(
+                admit(
+                    &parts(
+                        "PUT",
+                        &uri.replace("=host", &format!("=host%3B{extra}")),
+                        &[("content-length", "1"), (extra, "v")]
+                    ),
+                    &rules(SigV2::Off)
+                )
+                .is_ok()
+            );
         }
     }
 
     #[test]
     fn the_host_must_be_signed_and_the_region_right() {
         let signed = authorization("x-amz-date");
-        assert_eq!(refused(&parts("GET", "/b", &[("authorization", &signed), ("x-amz-date", "d")]), SigV2::On), "AccessDenied");
+        assert_eq!(
+            refused(&parts("GET", "/b", &[("authorization", &signed), ("x-amz-date", "d")]), SigV2::On),
+            "AccessDenied"
+        );
         let elsewhere = authorization("host").replace("us-east-1", "eu-west-1");
-        let refusal = admit(&parts("GET", "/b", &[("authorization", &elsewhere)]), &rules(SigV2::On)).unwrap_err();
+        let refusal =
+            admit(&parts("GET", "/b", &[("authorization", &elsewhere)]), &rules(SigV2::On)).unwrap_err();
         assert_eq!(refusal.code(), "AuthorizationHeaderMalformed");
         assert!(refusal.message().contains("expecting 'us-east-1'"));
     }
@@ -405,10 +448,22 @@ mod tests {
     fn nobody_is_anonymous_and_signatures_do_not_mix() {
         assert_eq!(refused(&parts("GET", "/b/k", &[]), SigV2::On), "AccessDenied");
         let v4 = authorization("host");
-        assert_eq!(refused(&parts("GET", "/b?Signature=x&AWSAccessKeyId=y", &[("authorization", &v4)]), SigV2::On), "InvalidArgument");
-        assert_eq!(refused(&parts("GET", "/b", &[("authorization", &v4), ("authorization", &v4)]), SigV2::On), "InvalidRequest");
-        assert_eq!(refused(&parts("GET", "/b", &[("authorization", "Basic abc")]), SigV2::On), "AuthorizationHeaderMalformed");
-        assert_eq!(refused(&parts("GET", "/b", &[("authorization", &v4), ("x-amz-security-token", "t")]), SigV2::On), "InvalidToken");
+        assert_eq!(
+            refused(&parts("GET", "/b?Signature=x&AWSAccessKeyId=y", &[("authorization", &v4)]), SigV2::On),
+            "InvalidArgument"
+        );
+        assert_eq!(
+            refused(&parts("GET", "/b", &[("authorization", &v4), ("authorization", &v4)]), SigV2::On),
+            "InvalidRequest"
+        );
+        assert_eq!(
+            refused(&parts("GET", "/b", &[("authorization", "Basic abc")]), SigV2::On),
+            "AuthorizationHeaderMalformed"
+        );
+        assert_eq!(
+            refused(&parts("GET", "/b", &[("authorization", &v4), ("x-amz-security-token", "t")]), SigV2::On),
+            "InvalidToken"
+        );
     }
 
     #[test]
@@ -425,19 +480,28 @@ mod tests {
     fn lengths_are_known_and_bounded() {
         let signed = authorization("host;x-amz-content-sha256;x-amz-decoded-content-length;x-amz-trailer");
         let put = |headers: &[(&str, &str)]| {
-            let all: Vec<_> = [("authorization", signed.as_str())].into_iter().chain(headers.iter().copied()).collect();
-            admit(&parts("PUT", "/b/k", &all), &rules(SigV2::Off)).map_err(|refusal| refusal.code().to_owned())
+            let all: Vec<_> =
+                [("authorization", signed.as_str())].into_iter().chain(headers.iter().copied()).collect();
+            admit(&parts("PUT", "/b/k", &all), &rules(SigV2::Off))
+                .map_err(|refusal| refusal.code().to_owned())
         };
         assert_eq!(put(&[("x-amz-content-sha256", "UNSIGNED-PAYLOAD")]).unwrap_err(), "MissingContentLength");
-        let chunked = [("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"), ("content-length", "9")];
+        let chunked =
+            [("x-amz-content-sha256", "STREAMING-UNSIGNED-PAYLOAD-TRAILER"), ("content-length", "9")];
         assert_eq!(put(&chunked).unwrap_err(), "MissingContentLength");
         let chunked = [chunked[0], chunked[1], ("x-amz-decoded-content-length", "5")];
         let payload = put(&chunked).unwrap().payload.unwrap();
         assert_eq!((payload.size, payload.framing), (5, Framing::UnsignedChunks));
         assert_eq!(put(&[("content-length", "5368709121")]).unwrap_err(), "EntityTooLarge");
-        assert_eq!(put(&[("content-length", "5"), ("x-amz-content-sha256", "nonsense")]).unwrap_err(), "InvalidArgument");
+        assert_eq!(
+            put(&[("content-length", "5"), ("x-amz-content-sha256", "nonsense")]).unwrap_err(),
+            "InvalidArgument"
+        );
         let ecdsa = "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD";
-        assert_eq!(put(&[("content-length", "5"), ("x-amz-content-sha256", ecdsa)]).unwrap_err(), "NotImplemented");
+        assert_eq!(
+            put(&[("content-length", "5"), ("x-amz-content-sha256", ecdsa)]).unwrap_err(),
+            "NotImplemented"
+        );
         let post = parts("POST", "/b?delete", &[("authorization", &signed), ("content-length", "4194305")]);
         assert_eq!(refused(&post, SigV2::Off), "EntityTooLarge");
         let form = [("content-type", "multipart/form-data; boundary=x")];
@@ -450,7 +514,10 @@ mod tests {
     fn bytes_to_store_are_told_from_other_bodies() {
         let signed = authorization("host;x-amz-copy-source");
         let is_bytes = |method: &str, uri: &str, headers: &[(&str, &str)]| {
-            let all: Vec<_> = [("authorization", signed.as_str()), ("content-length", "3")].into_iter().chain(headers.iter().copied()).collect();
+            let all: Vec<_> = [("authorization", signed.as_str()), ("content-length", "3")]
+                .into_iter()
+                .chain(headers.iter().copied())
+                .collect();
             admit(&parts(method, uri, &all), &rules(SigV2::Off)).unwrap().payload.is_some()
         };
         assert!(is_bytes("PUT", "/bucket/key", &[]));

@@ -13,8 +13,14 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 /// Standard headers that are kept beside the bytes.
-const STANDARD: [&str; 6] =
-    ["content-type", "cache-control", "content-disposition", "content-encoding", "content-language", "expires"];
+const STANDARD: [&str; 6] = [
+    "content-type",
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+];
 /// What user metadata begins with.
 const USER: &str = "x-amz-meta-";
 /// Most user metadata, names without the prefix and values together, bytes (the S3 limit).
@@ -40,7 +46,9 @@ pub fn kept(headers: &HeaderMap) -> Result<Headers, Refusal> {
         kept.0.push((text.to_owned(), value));
     }
     if user_bytes > USER_BYTES_MAX {
-        let text = format!("Your metadata headers exceed the maximum allowed metadata size of {USER_BYTES_MAX} bytes.");
+        let text = format!(
+            "Your metadata headers exceed the maximum allowed metadata size of {USER_BYTES_MAX} bytes."
+        );
         return Err(errors::refusal(S3ErrorCode::MetadataTooLarge, text));
     }
     if kept.bytes() > HEADERS_BYTES_MAX {
@@ -93,7 +101,9 @@ impl Answer<'_> {
         let manifest = self.manifest;
         let mut out = HeaderMap::with_capacity(16);
         let mut put = |name: &str, value: &str| {
-            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_bytes(value.as_bytes())) {
+            if let (Ok(name), Ok(value)) =
+                (name.parse::<HeaderName>(), HeaderValue::from_bytes(value.as_bytes()))
+            {
                 out.insert(name, value);
             }
         };
@@ -118,7 +128,10 @@ impl Answer<'_> {
         if self.checksums && self.range.is_none() {
             for checksum in &manifest.checksums {
                 put(checksum_header(checksum.kind), &print(checksum));
-                put("x-amz-checksum-type", if checksum.parts.is_some() { "COMPOSITE" } else { "FULL_OBJECT" });
+                put(
+                    "x-amz-checksum-type",
+                    if checksum.parts.is_some() { "COMPOSITE" } else { "FULL_OBJECT" },
+                );
             }
         }
         out
@@ -217,7 +230,8 @@ mod tests {
         let code = |name: &'static str, value: &str| {
             refuse_unsupported(&map(&[(name, value)])).err().map(|refusal| refusal.code().to_owned())
         };
-        let is = |name, value, expected: &str| assert_eq!(code(name, value).as_deref(), Some(expected), "{name}");
+        let is =
+            |name, value, expected: &str| assert_eq!(code(name, value).as_deref(), Some(expected), "{name}");
         is("x-amz-server-side-encryption", "AES256", "NotImplemented");
         is("x-amz-server-side-encryption-customer-key", "k", "NotImplemented");
         is("x-amz-copy-source-server-side-encryption-customer-key", "k", "NotImplemented");
@@ -226,7 +240,11 @@ mod tests {
         is("x-amz-object-lock-mode", "GOVERNANCE", "NotImplemented");
         is("x-amz-tagging", "a=b", "NotImplemented");
         is("x-amz-storage-class", "GLACIER", "InvalidStorageClass");
-        for (name, value) in [("x-amz-acl", "private"), ("x-amz-acl", "bucket-owner-full-control"), ("x-amz-storage-class", "STANDARD")] {
+        for (name, value) in [
+            ("x-amz-acl", "private"),
+            ("x-amz-acl", "bucket-owner-full-control"),
+            ("x-amz-storage-class", "STANDARD"),
+        ] {
             assert_eq!(code(name, value), None, "{name}");
         }
     }
@@ -239,7 +257,10 @@ mod tests {
             etag: ETag { md5: [0xab; 16], parts: None },
             modified_ms: 784_111_777_000,
             checksums: vec![Checksum { kind: ChecksumKind::Crc32, value: vec![0; 4], parts: None }],
-            headers: Headers(vec![("x-amz-meta-a".into(), "1".into()), ("cache-control".into(), "no-cache".into())]),
+            headers: Headers(vec![
+                ("x-amz-meta-a".into(), "1".into()),
+                ("cache-control".into(), "no-cache".into()),
+            ]),
             body: Body::Extents(Vec::new()),
         };
         let base = Answer { manifest: &manifest, parts: None, range: None, checksums: true, replaced: &[] };

@@ -13,13 +13,25 @@ const GRACE: Duration = Duration::from_secs(30);
 const RATE_MIN: u64 = 8 << 10;
 
 /// Watches one body.
-#[derive(Default)]
 pub struct Pace {
+    silence_max: Duration,
+    grace: Duration,
     waited: Duration,
     bytes: u64,
 }
 
+impl Default for Pace {
+    fn default() -> Self {
+        Self::new(SILENCE_MAX, GRACE)
+    }
+}
+
 impl Pace {
+    /// With limits of its own.
+    pub fn new(silence_max: Duration, grace: Duration) -> Self {
+        Self { silence_max, grace, waited: Duration::ZERO, bytes: 0 }
+    }
+
     /// Waits for what the client sends next; `None` when it is too slow.
     pub async fn wait<T>(&mut self, next: impl Future<Output = T>) -> Option<T> {
         if self.is_trickle() {
@@ -30,7 +42,7 @@ impl Pace {
             return Some(ready);
         }
         let begun = Instant::now();
-        let ready = timeout(SILENCE_MAX, next).await.ok();
+        let ready = timeout(self.silence_max, next).await.ok();
         self.waited += begun.elapsed();
         ready
     }
@@ -41,8 +53,8 @@ impl Pace {
     }
 
     fn is_trickle(&self) -> bool {
-        let counted = self.waited.saturating_sub(GRACE).as_secs();
-        counted > 0 && self.bytes < counted.saturating_mul(RATE_MIN)
+        let counted = u64::try_from(self.waited.saturating_sub(self.grace).as_millis()).unwrap_or(u64::MAX);
+        self.bytes < counted.saturating_mul(RATE_MIN) / 1000
     }
 }
 
@@ -50,31 +62,36 @@ impl Pace {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    const MOMENT: Duration = Duration::from_millis(5);
+
+    #[tokio::test]
     async fn silence_ends_it() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(MOMENT, MOMENT);
         assert_eq!(pace.wait(async { 1 }).await, Some(1));
         assert_eq!(pace.wait(std::future::pending::<()>()).await, None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_byte_a_second_ends_after_the_grace() {
-        let mut pace = Pace::default();
-        let mut seconds = 0;
-        while pace.wait(tokio::time::sleep(Duration::from_secs(1))).await.is_some() {
-            pace.received(1);
-            seconds += 1;
-            assert!(seconds < 40);
+    #[tokio::test]
+    async fn a_trickle_ends_after_the_grace_and_an_honest_client_goes_on() {
+        let mut trickle = Pace::new(Duration::from_secs(9), MOMENT * 4);
+        let mut honest = Pace::new(Duration::from_secs(9), MOMENT * 4);
+        let mut waits = 0;
+        while trickle.wait(tokio::time::sleep(MOMENT)).await.is_some() {
+            trickle.received(1);
+            assert!(honest.wait(tokio::time::sleep(MOMENT)).await.is_some());
+            honest.received(1 << 20);
+            waits += 1;
+            assert!(waits < 100, "the trickle was not noticed");
         }
-        assert!(seconds >= 30);
+        assert!(waits >= 2);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_slow_but_honest_client_goes_on() {
-        let mut pace = Pace::default();
-        for _ in 0..300 {
-            assert!(pace.wait(tokio::time::sleep(Duration::from_secs(1))).await.is_some());
-            pace.received(16 << 10);
+    #[tokio::test]
+    async fn time_that_is_not_waited_for_the_client_does_not_count() {
+        let mut pace = Pace::new(MOMENT, Duration::ZERO);
+        for _ in 0..10 {
+            tokio::time::sleep(MOMENT).await;
+            assert!(pace.wait(async {}).await.is_some());
         }
     }
 }

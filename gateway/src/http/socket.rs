@@ -19,6 +19,7 @@ const WINDOW_BYTES_MIN: usize = 64 << 10;
 /// The socket.
 pub struct Socket {
     stream: TcpStream,
+    window: Duration,
     timer: Pin<Box<Sleep>>,
     blocked_since: Option<Instant>,
     blocked: Duration,
@@ -28,8 +29,12 @@ pub struct Socket {
 impl Socket {
     /// Watches a connection.
     pub fn new(stream: TcpStream) -> Self {
-        let timer = Box::pin(tokio::time::sleep(WINDOW));
-        Self { stream, timer, blocked_since: None, blocked: Duration::ZERO, taken: 0 }
+        Self::with_window(stream, WINDOW)
+    }
+
+    fn with_window(stream: TcpStream, window: Duration) -> Self {
+        let timer = Box::pin(tokio::time::sleep(window));
+        Self { stream, window, timer, blocked_since: None, blocked: Duration::ZERO, taken: 0 }
     }
 
     /// The connection.
@@ -52,17 +57,21 @@ impl Socket {
         let now = Instant::now();
         let since = *self.blocked_since.get_or_insert(now);
         let waited = self.blocked + now.duration_since(since);
-        if waited >= WINDOW {
+        if waited >= self.window {
             let text = "the client does not take its answer";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)));
         }
-        self.timer.as_mut().reset(now + (WINDOW - waited));
+        self.timer.as_mut().reset(now + (self.window - waited));
         ready!(self.timer.as_mut().poll(context));
         context.waker().wake_by_ref();
         Poll::Pending
     }
 
-    fn written(&mut self, context: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn written(
+        &mut self,
+        context: &mut Context<'_>,
+        result: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         match result {
             Poll::Pending => self.waits(context),
             Poll::Ready(result) => {
@@ -74,13 +83,21 @@ impl Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, into)
     }
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.written(context, result)
     }
@@ -116,7 +133,8 @@ mod tests {
     async fn pair() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (Socket::new(listener.accept().await.unwrap().0), client)
+        let (stream, _) = listener.accept().await.unwrap();
+        (Socket::with_window(stream, Duration::from_millis(300)), client)
     }
 
     #[tokio::test]
@@ -135,8 +153,7 @@ mod tests {
             socket.write_all(&block).await.unwrap();
         }
         let client = reader.await.unwrap();
-        // Now nobody reads. The clock is stopped, so that it jumps whenever all wait.
-        tokio::time::pause();
+        // Now nobody reads.
         let error = loop {
             if let Err(error) = socket.write_all(&block).await {
                 break error;

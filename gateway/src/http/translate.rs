@@ -28,15 +28,17 @@ pub fn upload(text: &str) -> Result<UploadId, Refusal> {
 
 /// A part's number, 1 to 10,000.
 pub fn part_number(number: i32) -> Result<u32, Refusal> {
-    u32::try_from(number).ok().filter(|number| (1..=tenfour_types::limits::PARTS_MAX).contains(number)).ok_or_else(|| {
-        invalid("Part number must be an integer between 1 and 10000, inclusive")
-    })
+    u32::try_from(number)
+        .ok()
+        .filter(|number| (1..=tenfour_types::limits::PARTS_MAX).contains(number))
+        .ok_or_else(|| invalid("Part number must be an integer between 1 and 10000, inclusive"))
 }
 
 /// A limit of a listing, 0 to 1,000.
 pub fn most(given: Option<i32>, name: &str) -> Result<u32, Refusal> {
     let most = u32::try_from(given.unwrap_or(1000));
-    most.map(|most| most.min(1000)).map_err(|_| invalid(format!("Argument {name} must be an integer between 0 and 2147483647")))
+    most.map(|most| most.min(1000))
+        .map_err(|_| invalid(format!("Argument {name} must be an integer between 0 and 2147483647")))
 }
 
 /// An ETag for an answer.
@@ -97,7 +99,9 @@ pub fn conditions(
 pub fn wanted(range: Option<Range>, part: Option<i32>) -> Result<Wanted, Refusal> {
     match (range, part) {
         (None, None) => Ok(Wanted::All),
-        (Some(Range::Int { first, last }), None) => Ok(Wanted::From(first, last.map(|last| last.saturating_add(1)))),
+        (Some(Range::Int { first, last }), None) => {
+            Ok(Wanted::From(first, last.map(|last| last.saturating_add(1))))
+        }
         (Some(Range::Suffix { length }), None) => Ok(Wanted::Last(length)),
         (None, Some(part)) => part_number(part).map(Wanted::Part),
         (Some(_), Some(_)) => Err(errors::refusal(
@@ -110,10 +114,14 @@ pub fn wanted(range: Option<Range>, part: Option<i32>) -> Result<Wanted, Refusal
 /// `x-amz-copy-source-range`: both ends are given.
 pub fn copy_range(text: &str) -> Result<(u64, u64), Refusal> {
     let ends = text.strip_prefix("bytes=").and_then(|ends| ends.split_once('-'));
-    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+    let number = |text: &str| {
+        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten()
+    };
     match ends.and_then(|(first, last)| Some((number(first)?, number(last)?))) {
         Some((first, last)) if first <= last && last < u64::MAX => Ok((first, last + 1)),
-        _ => Err(invalid("The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and last bytes to copy")),
+        _ => Err(invalid(
+            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the zero-based offsets of the first and last bytes to copy",
+        )),
     }
 }
 
@@ -165,7 +173,8 @@ impl Sums {
         for (kind, text) in fields {
             let Some(text) = text else { continue };
             let value = text.split_once('-').map_or(text.as_str(), |(value, _)| value);
-            let refused = || invalid(format!("The value of the {} checksum is invalid.", checksum::name(kind)));
+            let refused =
+                || invalid(format!("The value of the {} checksum is invalid.", checksum::name(kind)));
             read.push(parse(kind, value.as_bytes()).ok_or_else(refused)?);
         }
         Ok(read)
@@ -174,7 +183,11 @@ impl Sums {
 
 /// COMPOSITE or FULL_OBJECT.
 pub fn checksum_type(full_object: bool) -> dto::ChecksumType {
-    dto::ChecksumType::from_static(if full_object { dto::ChecksumType::FULL_OBJECT } else { dto::ChecksumType::COMPOSITE })
+    dto::ChecksumType::from_static(if full_object {
+        dto::ChecksumType::FULL_OBJECT
+    } else {
+        dto::ChecksumType::COMPOSITE
+    })
 }
 
 /// The name of a kind as XML has it.
@@ -188,11 +201,13 @@ pub fn announced(
     of: Option<&dto::ChecksumType>,
 ) -> Result<Option<(ChecksumKind, bool)>, Refusal> {
     let Some(name) = kind else {
-        let text = "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.";
+        let text =
+            "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.";
         return if of.is_some() { Err(errors::refusal(S3ErrorCode::InvalidRequest, text)) } else { Ok(None) };
     };
-    let kind = checksum::kind(name.as_str())
-        .ok_or_else(|| errors::refusal(S3ErrorCode::InvalidRequest, "Checksum algorithm provided is unsupported."))?;
+    let kind = checksum::kind(name.as_str()).ok_or_else(|| {
+        errors::refusal(S3ErrorCode::InvalidRequest, "Checksum algorithm provided is unsupported.")
+    })?;
     let full_object = match of.map(dto::ChecksumType::as_str) {
         None => kind == ChecksumKind::Crc64Nvme,
         Some(dto::ChecksumType::FULL_OBJECT) => true,
@@ -204,7 +219,10 @@ pub fn announced(
         return Ok(Some((kind, full_object)));
     }
     let of = if full_object { "FULL_OBJECT" } else { "COMPOSITE" };
-    let text = format!("The {of} checksum type cannot be used with the {} checksum algorithm.", checksum::name(kind));
+    let text = format!(
+        "The {of} checksum type cannot be used with the {} checksum algorithm.",
+        checksum::name(kind)
+    );
     Err(errors::refusal(S3ErrorCode::InvalidRequest, text))
 }
 
@@ -246,7 +264,8 @@ mod tests {
     #[test]
     fn copy_ranges_name_both_ends() {
         assert_eq!(copy_range("bytes=0-9").unwrap(), (0, 10));
-        for bad in ["bytes=0-", "bytes=-5", "0-9", "bytes=9-0", "bytes=+1-2", "bytes=0-18446744073709551615"] {
+        for bad in ["bytes=0-", "bytes=-5", "0-9", "bytes=9-0", "bytes=+1-2", "bytes=0-18446744073709551615"]
+        {
             assert!(copy_range(bad).is_err(), "{bad}");
         }
     }
@@ -254,7 +273,10 @@ mod tests {
     #[test]
     fn announced_checksums_must_be_possible() {
         let of = |kind: &'static str, of: Option<&'static str>| {
-            announced(Some(&dto::ChecksumAlgorithm::from_static(kind)), of.map(dto::ChecksumType::from_static).as_ref())
+            announced(
+                Some(&dto::ChecksumAlgorithm::from_static(kind)),
+                of.map(dto::ChecksumType::from_static).as_ref(),
+            )
         };
         assert_eq!(announced(None, None).unwrap(), None);
         assert_eq!(of("CRC32", None).unwrap(), Some((ChecksumKind::Crc32, false)));

@@ -40,7 +40,8 @@ pub async fn remove<B: Backend>(backend: &B, wants: &Wants) -> Result<(), OpErro
     if !is_empty(backend, wants, bucket).await? {
         return Err(OpError::BucketNotEmpty);
     }
-    let ClusterDone::Closing { round, .. } = backend.cluster(ClusterCommand::CloseBucket { bucket }).await? else {
+    let ClusterDone::Closing { round, .. } = backend.cluster(ClusterCommand::CloseBucket { bucket }).await?
+    else {
         return Err(OpError::unexpected("CloseBucket"));
     };
     let empty = is_empty(backend, wants, bucket).await;

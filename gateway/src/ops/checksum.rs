@@ -150,7 +150,11 @@ pub fn multipart_etag(parts: impl IntoIterator<Item = ETag>) -> ETag {
 
 /// The checksum of a multipart object from those of its parts, each with its length; `None` when one is missing.
 /// `full_object` says whether it is one of all bytes, which only CRCs allow, or one of the parts' checksums.
-pub fn of_parts(kind: ChecksumKind, full_object: bool, parts: &[(u64, Option<&Checksum>)]) -> Option<Checksum> {
+pub fn of_parts(
+    kind: ChecksumKind,
+    full_object: bool,
+    parts: &[(u64, Option<&Checksum>)],
+) -> Option<Checksum> {
     if full_object {
         return combined(kind, parts);
     }

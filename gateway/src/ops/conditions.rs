@@ -104,7 +104,12 @@ mod tests {
         }
     }
 
-    fn judge(matches: Option<bool>, unmodified: Option<i64>, none: Option<bool>, modified: Option<i64>) -> Verdict {
+    fn judge(
+        matches: Option<bool>,
+        unmodified: Option<i64>,
+        none: Option<bool>,
+        modified: Option<i64>,
+    ) -> Verdict {
         let tag = |hit: bool| Tag::Is(Some(ETag { md5: [if hit { 1 } else { 2 }; 16], parts: None }));
         Conditions {
             matches: matches.map(tag),
@@ -133,8 +138,14 @@ mod tests {
         assert_eq!(judge(None, None, Some(false), Some(1000)), Holds);
         assert_eq!(judge(None, None, Some(true), Some(999)), NotModified);
         assert_eq!(judge(Some(false), None, Some(true), None), Failed);
-        assert_eq!(Conditions { none_matches: Some(Tag::Any), ..Conditions::default() }.judge(&manifest()), NotModified);
-        assert_eq!(Conditions { matches: Some(Tag::Is(None)), ..Conditions::default() }.judge(&manifest()), Failed);
+        assert_eq!(
+            Conditions { none_matches: Some(Tag::Any), ..Conditions::default() }.judge(&manifest()),
+            NotModified
+        );
+        assert_eq!(
+            Conditions { matches: Some(Tag::Is(None)), ..Conditions::default() }.judge(&manifest()),
+            Failed
+        );
     }
 
     #[test]

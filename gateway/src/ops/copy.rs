@@ -7,7 +7,9 @@ use super::checksum::Hashers;
 use super::conditions::{Conditions, Verdict};
 use super::requester::Wants;
 use super::{Backend, OpError};
-use crate::transfer::{Destination, ReadError, Sink, Source, SourceError, Stored, Summary, Wanted, WriteError};
+use crate::transfer::{
+    Destination, ReadError, Sink, Source, SourceError, Stored, Summary, Wanted, WriteError,
+};
 use bytes::Bytes;
 use tenfour_types::limits::PUT_BYTES_MAX;
 use tenfour_types::{ChecksumKind, Manifest, ObjectKey};
@@ -55,7 +57,9 @@ where
     let mut source = Relay::new(reading.body, end - first, target.kept);
     match backend.put(wants, target.destination, &mut source).await {
         Ok(stored) => Ok(stored),
-        Err(WriteError::Source(error)) => Err(source.failure.map_or(WriteError::Source(error).into(), OpError::Read)),
+        Err(WriteError::Source(error)) => {
+            Err(source.failure.map_or(WriteError::Source(error).into(), OpError::Read))
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -143,7 +147,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_that_fails_or_ends_early_fails_the_copy_and_says_why() {
-        let mut relay = Relay::new(Pieces(vec![Ok("hello"), Err(ReadError::Unavailable("x".into()))]), 11, Vec::new());
+        let mut relay =
+            Relay::new(Pieces(vec![Ok("hello"), Err(ReadError::Unavailable("x".into()))]), 11, Vec::new());
         assert!(drain(&mut relay).await.is_err());
         assert!(matches!(relay.failure, Some(ReadError::Unavailable(_))));
         let mut relay = Relay::new(Pieces(vec![Ok("hello")]), 11, Vec::new());

@@ -20,7 +20,8 @@ use std::future::Future;
 use std::sync::Arc;
 use tenfour_metadata::api::index::IndexDone;
 use tenfour_metadata::api::{
-    Bucket, ClusterCommand, ClusterRefusal, Config, IndexAnswer, IndexCommand, IndexQuery, ListPage, ListRequest,
+    Bucket, ClusterCommand, ClusterRefusal, Config, IndexAnswer, IndexCommand, IndexQuery, ListPage,
+    ListRequest,
 };
 use tenfour_types::{CommandId, ConfigVersion, MetaGroupId, ObjectKey};
 use thiserror::Error;
@@ -69,7 +70,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     where
         F: Fn(&Bucket) -> IndexQuery + Send + Sync;
     /// One page of a listing over all groups, and the newest version of buckets and users that they knew.
-    fn list(&self, request: ListRequest) -> impl Future<Output = Result<(ConfigVersion, ListPage), OpError>> + Send;
+    fn list(
+        &self,
+        request: ListRequest,
+    ) -> impl Future<Output = Result<(ConfigVersion, ListPage), OpError>> + Send;
     /// Changes group 0; answered when its fences are committed everywhere.
     fn cluster(
         &self,
@@ -149,10 +153,15 @@ impl OpError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Metadata(_) | Self::OutcomeUnknown | Self::BucketClosing => true,
-            Self::Read(error) => matches!(error, ReadError::Unavailable(_) | ReadError::Overloaded | ReadError::Metadata(_)),
+            Self::Read(error) => {
+                matches!(error, ReadError::Unavailable(_) | ReadError::Overloaded | ReadError::Metadata(_))
+            }
             Self::Write(error) => matches!(
                 error,
-                WriteError::Unavailable(_) | WriteError::Overloaded | WriteError::Metadata(_) | WriteError::OutcomeUnknown
+                WriteError::Unavailable(_)
+                    | WriteError::Overloaded
+                    | WriteError::Metadata(_)
+                    | WriteError::OutcomeUnknown
             ),
             _ => false,
         }

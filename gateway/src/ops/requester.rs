@@ -88,8 +88,13 @@ mod tests {
             config.users.insert(key.into(), user);
         }
         let name = BucketName::new("photos").unwrap();
-        let bucket =
-            Bucket { id: BucketId(1), name: name.clone(), owner: "alice".into(), created_ms: 0, state: BucketState::Open };
+        let bucket = Bucket {
+            id: BucketId(1),
+            name: name.clone(),
+            owner: "alice".into(),
+            created_ms: 0,
+            state: BucketState::Open,
+        };
         config.buckets.insert(name, bucket);
         config
     }

@@ -31,7 +31,13 @@ pub async fn create<B: Backend>(
     let created_ms = now_ms();
     let command = |bucket: &Bucket, id: CommandId| {
         *sent.lock() = Some(id);
-        IndexCommand::CreateUpload { bucket: bucket.id, key: key.clone(), headers: headers.clone(), checksum, created_ms }
+        IndexCommand::CreateUpload {
+            bucket: bucket.id,
+            key: key.clone(),
+            headers: headers.clone(),
+            checksum,
+            created_ms,
+        }
     };
     backend.commit(wants, key, command).await?;
     let id = sent.lock().take();
@@ -47,7 +53,8 @@ pub async fn parts<B: Backend>(
     after: u32,
     most: u32,
 ) -> Result<PartView, OpError> {
-    let query = |bucket: &Bucket| IndexQuery::Parts { bucket: bucket.id, key: key.clone(), upload, after, most };
+    let query =
+        |bucket: &Bucket| IndexQuery::Parts { bucket: bucket.id, key: key.clone(), upload, after, most };
     match backend.query(wants, Place::Key(key), query).await? {
         IndexAnswer::Parts(view) => view.ok_or(OpError::NoSuchUpload),
         _ => Err(OpError::unexpected("Parts")),
@@ -61,8 +68,11 @@ pub async fn abort<B: Backend>(
     key: &ObjectKey,
     upload: UploadId,
 ) -> Result<(), OpError> {
-    let command =
-        |bucket: &Bucket, _: CommandId| IndexCommand::AbortUpload { bucket: bucket.id, key: key.clone(), upload };
+    let command = |bucket: &Bucket, _: CommandId| IndexCommand::AbortUpload {
+        bucket: bucket.id,
+        key: key.clone(),
+        upload,
+    };
     backend.commit(wants, key, command).await.map(drop)
 }
 
@@ -124,7 +134,9 @@ pub async fn complete<B: Backend>(
         manifest: Manifest { version, ..manifest.clone() },
     };
     match backend.commit(wants, key, command).await? {
-        IndexDone::Completed { etag, .. } => Ok(Completed { etag, checksum: manifest.checksums.into_iter().next() }),
+        IndexDone::Completed { etag, .. } => {
+            Ok(Completed { etag, checksum: manifest.checksums.into_iter().next() })
+        }
         _ => Err(OpError::unexpected("CompleteUpload")),
     }
 }
@@ -156,7 +168,11 @@ async fn all_parts<B: Backend>(
 }
 
 /// The manifest of the whole, when all that the client says of it is so.
-fn assemble(view: &UploadView, stored: &BTreeMap<u32, Part>, completion: &Completion) -> Result<Manifest, OpError> {
+fn assemble(
+    view: &UploadView,
+    stored: &BTreeMap<u32, Part>,
+    completion: &Completion,
+) -> Result<Manifest, OpError> {
     let mut parts = Vec::with_capacity(completion.parts.len());
     for named in &completion.parts {
         let part = stored.get(&named.number).filter(|part| is_same(named, part));
@@ -170,7 +186,9 @@ fn assemble(view: &UploadView, stored: &BTreeMap<u32, Part>, completion: &Comple
         return Err(OpError::TooLarge);
     }
     if completion.size.is_some_and(|given| given != size) {
-        return Err(OpError::Invalid("The provided 'x-amz-mp-object-size' header does not match the parts.".into()));
+        return Err(OpError::Invalid(
+            "The provided 'x-amz-mp-object-size' header does not match the parts.".into(),
+        ));
     }
     let checksum = checksum(view, &parts, completion)?;
     let of_part = |part: &&Part| PartRef { number: part.number, version: part.version, bytes: part.size };
@@ -196,7 +214,11 @@ fn is_same(named: &Named, part: &Part) -> bool {
 }
 
 /// The checksum of the whole, compared with the one that the client gives.
-fn checksum(view: &UploadView, parts: &[&Part], completion: &Completion) -> Result<Option<Checksum>, OpError> {
+fn checksum(
+    view: &UploadView,
+    parts: &[&Part],
+    completion: &Completion,
+) -> Result<Option<Checksum>, OpError> {
     let (kind, full_object) = view.checksum.unwrap_or(DEFAULT_CHECKSUM);
     if completion.full_object.is_some_and(|given| given != full_object) {
         let text = "The x-amz-checksum-type of CompleteMultipartUpload is not that of CreateMultipartUpload.";
@@ -208,7 +230,9 @@ fn checksum(view: &UploadView, parts: &[&Part], completion: &Completion) -> Resu
     let whole = of_parts(kind, full_object, &sums);
     match (&completion.checksum, &whole) {
         (None, _) => Ok(whole),
-        (Some(given), Some(whole)) if given.kind == whole.kind && given.value == whole.value => Ok(Some(whole.clone())),
+        (Some(given), Some(whole)) if given.kind == whole.kind && given.value == whole.value => {
+            Ok(Some(whole.clone()))
+        }
         (Some(given), _) => Err(OpError::ChecksumMismatch(name(given.kind))),
     }
 }
@@ -342,7 +366,11 @@ mod tests {
         Named { number: part.number, etag: Some(part.etag), checksums: Vec::new() }
     }
 
-    fn run(parts: &[Part], completion: &Completion, checksum: Option<(ChecksumKind, bool)>) -> Result<Manifest, String> {
+    fn run(
+        parts: &[Part],
+        completion: &Completion,
+        checksum: Option<(ChecksumKind, bool)>,
+    ) -> Result<Manifest, String> {
         let stored = parts.iter().map(|part| (part.number, part.clone())).collect();
         in_order(&completion.parts)
             .and_then(|()| assemble(&view(checksum), &stored, completion))
@@ -368,8 +396,14 @@ mod tests {
         let with = |parts: Vec<Named>| Completion { parts, ..Completion::default() };
         assert_eq!(run(&parts, &with(all.clone()), None).unwrap_err(), "part 1 is too small");
         assert!(run(&parts, &with(vec![all[0].clone()]), None).is_ok());
-        assert_eq!(run(&parts, &with(vec![all[1].clone(), all[0].clone()]), None).unwrap_err(), OpError::InvalidPartOrder.to_string());
-        assert_eq!(run(&parts, &with(vec![all[0].clone(), all[0].clone()]), None).unwrap_err(), OpError::InvalidPartOrder.to_string());
+        assert_eq!(
+            run(&parts, &with(vec![all[1].clone(), all[0].clone()]), None).unwrap_err(),
+            OpError::InvalidPartOrder.to_string()
+        );
+        assert_eq!(
+            run(&parts, &with(vec![all[0].clone(), all[0].clone()]), None).unwrap_err(),
+            OpError::InvalidPartOrder.to_string()
+        );
         let other = Named { etag: Some(parts[0].etag), ..all[1].clone() };
         assert_eq!(run(&parts, &with(vec![other]), None).unwrap_err(), OpError::InvalidPart(2).to_string());
         let absent = Named { number: 9, ..all[0].clone() };
@@ -384,7 +418,8 @@ mod tests {
         let parts = [part(1, b"a", PART_BYTES_MIN), part(2, b"b", 5)];
         let base = Completion { parts: parts.iter().map(named).collect(), ..Completion::default() };
         let whole = run(&parts, &base, None).unwrap().checksums.remove(0);
-        let right = Completion { checksum: Some(whole.clone()), size: Some(PART_BYTES_MIN + 5), ..base.clone() };
+        let right =
+            Completion { checksum: Some(whole.clone()), size: Some(PART_BYTES_MIN + 5), ..base.clone() };
         assert!(run(&parts, &right, None).is_ok());
         let wrong = Checksum { value: vec![0; 8], ..whole };
         assert!(run(&parts, &Completion { checksum: Some(wrong), ..base.clone() }, None).is_err());

@@ -8,13 +8,14 @@ use super::{Front, owner, requester, wants};
 use crate::ops::{Backend, buckets};
 use crate::transfer::Wanted;
 use s3s::dto::{
-    Bucket, BucketLocationConstraint, BucketVersioningStatus, CreateBucketInput, CreateBucketOutput, DeleteBucketInput,
-    DeleteBucketOutput, GetBucketAclInput, GetBucketAclOutput, GetBucketCorsInput, GetBucketCorsOutput,
-    GetBucketLifecycleConfigurationInput, GetBucketLifecycleConfigurationOutput, GetBucketLocationInput,
-    GetBucketLocationOutput, GetBucketPolicyInput, GetBucketPolicyOutput, GetBucketTaggingInput, GetBucketTaggingOutput,
-    GetBucketVersioningInput, GetBucketVersioningOutput, GetObjectAclInput, GetObjectAclOutput,
-    GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput, GetObjectTaggingInput, GetObjectTaggingOutput,
-    Grant, Grantee, HeadBucketInput, HeadBucketOutput, ListBucketsInput, ListBucketsOutput, Permission, Type,
+    Bucket, BucketLocationConstraint, BucketVersioningStatus, CreateBucketInput, CreateBucketOutput,
+    DeleteBucketInput, DeleteBucketOutput, GetBucketAclInput, GetBucketAclOutput, GetBucketCorsInput,
+    GetBucketCorsOutput, GetBucketLifecycleConfigurationInput, GetBucketLifecycleConfigurationOutput,
+    GetBucketLocationInput, GetBucketLocationOutput, GetBucketPolicyInput, GetBucketPolicyOutput,
+    GetBucketTaggingInput, GetBucketTaggingOutput, GetBucketVersioningInput, GetBucketVersioningOutput,
+    GetObjectAclInput, GetObjectAclOutput, GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput,
+    GetObjectTaggingInput, GetObjectTaggingOutput, Grant, Grantee, HeadBucketInput, HeadBucketOutput,
+    ListBucketsInput, ListBucketsOutput, Permission, Type,
 };
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -34,7 +35,11 @@ impl<B: Backend> Front<B> {
         let elsewhere = input.bucket_region.is_some_and(|region| *region != *self.region);
         let mut shown: Vec<_> = all
             .into_iter()
-            .filter(|bucket| !elsewhere && bucket.name.as_str().starts_with(&prefix) && bucket.name.as_str() > after.as_str())
+            .filter(|bucket| {
+                !elsewhere
+                    && bucket.name.as_str().starts_with(&prefix)
+                    && bucket.name.as_str() > after.as_str()
+            })
             .collect();
         let more = shown.len() > most;
         shown.truncate(most);
@@ -59,7 +64,9 @@ impl<B: Backend> Front<B> {
         refuse_unsupported(&request.headers).map_err(s3)?;
         let configuration = request.input.create_bucket_configuration.as_ref();
         let constraint = configuration.and_then(|configuration| configuration.location_constraint.as_ref());
-        if let Some(constraint) = constraint.map(BucketLocationConstraint::as_str).filter(|text| !text.is_empty()) {
+        if let Some(constraint) =
+            constraint.map(BucketLocationConstraint::as_str).filter(|text| !text.is_empty())
+        {
             self.in_this_region(constraint)?;
         }
         let name = bucket_name(&request.input.bucket).map_err(s3)?;
@@ -84,7 +91,10 @@ impl<B: Backend> Front<B> {
     ) -> S3Result<S3Response<HeadBucketOutput>> {
         let wants = wants(&request, &request.input.bucket)?;
         buckets::find(&self.backend, &wants).await.map_err(s3)?;
-        Ok(S3Response::new(HeadBucketOutput { bucket_region: Some(self.region.to_string()), ..Default::default() }))
+        Ok(S3Response::new(HeadBucketOutput {
+            bucket_region: Some(self.region.to_string()),
+            ..Default::default()
+        }))
     }
 
     pub(super) async fn on_delete_bucket(
@@ -102,7 +112,8 @@ impl<B: Backend> Front<B> {
     ) -> S3Result<S3Response<GetBucketLocationOutput>> {
         let wants = wants(&request, &request.input.bucket)?;
         buckets::find(&self.backend, &wants).await.map_err(s3)?;
-        let named = (&*self.region != FIRST_REGION).then(|| BucketLocationConstraint::from(self.region.to_string()));
+        let named =
+            (&*self.region != FIRST_REGION).then(|| BucketLocationConstraint::from(self.region.to_string()));
         Ok(S3Response::new(GetBucketLocationOutput { location_constraint: named }))
     }
 
@@ -123,7 +134,10 @@ impl<B: Backend> Front<B> {
     ) -> S3Result<S3Response<GetBucketAclOutput>> {
         let wants = wants(&request, &request.input.bucket)?;
         let bucket = buckets::find(&self.backend, &wants).await.map_err(s3)?;
-        let output = GetBucketAclOutput { owner: Some(self.owner_of(&bucket)), grants: Some(vec![self.full_control(&bucket)]) };
+        let output = GetBucketAclOutput {
+            owner: Some(self.owner_of(&bucket)),
+            grants: Some(vec![self.full_control(&bucket)]),
+        };
         Ok(S3Response::new(output))
     }
 
@@ -135,7 +149,11 @@ impl<B: Backend> Front<B> {
         self.must_exist(&wants, &request.input.key).await?;
         let bucket = wants.bucket_now(&self.backend).await.map_err(s3)?;
         let (owner, grant) = (self.owner_of(&bucket), self.full_control(&bucket));
-        Ok(S3Response::new(GetObjectAclOutput { owner: Some(owner), grants: Some(vec![grant]), ..Default::default() }))
+        Ok(S3Response::new(GetObjectAclOutput {
+            owner: Some(owner),
+            grants: Some(vec![grant]),
+            ..Default::default()
+        }))
     }
 
     /// No object has tags: putting them is refused.

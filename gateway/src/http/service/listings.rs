@@ -7,9 +7,9 @@ use super::{Front, owner, wants};
 use crate::ops::listing::{self, Page};
 use crate::ops::{Backend, upload};
 use s3s::dto::{
-    CommonPrefix, EncodingType, Initiator, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsInput,
-    ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput, ListPartsOutput, MultipartUpload, Object,
-    ObjectStorageClass, Owner, Part, StorageClass,
+    CommonPrefix, EncodingType, Initiator, ListMultipartUploadsInput, ListMultipartUploadsOutput,
+    ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput,
+    ListPartsOutput, MultipartUpload, Object, ObjectStorageClass, Owner, Part, StorageClass,
 };
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 use tenfour_metadata::api::{ListEntry, ListPage};
@@ -51,19 +51,23 @@ struct Shown {
 
 fn show(page: ListPage, writing: Writing, owner: Option<&Owner>) -> Shown {
     let last = page.entries.last().map(|entry| entry.sort_key().to_owned());
-    let mut shown = Shown { contents: Vec::new(), prefixes: Vec::new(), next: if page.more { last } else { None } };
+    let mut shown =
+        Shown { contents: Vec::new(), prefixes: Vec::new(), next: if page.more { last } else { None } };
     for entry in page.entries {
         match entry {
-            ListEntry::Object { key, size, etag: tag, modified_ms, checksums } => shown.contents.push(Object {
-                key: Some(writing.text(&key)),
-                size: i64::try_from(size).ok(),
-                e_tag: Some(etag(tag)),
-                last_modified: Some(timestamp(modified_ms)),
-                storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
-                checksum_algorithm: (!checksums.is_empty()).then(|| checksums.into_iter().map(algorithm).collect()),
-                owner: owner.cloned(),
-                ..Object::default()
-            }),
+            ListEntry::Object { key, size, etag: tag, modified_ms, checksums } => {
+                shown.contents.push(Object {
+                    key: Some(writing.text(&key)),
+                    size: i64::try_from(size).ok(),
+                    e_tag: Some(etag(tag)),
+                    last_modified: Some(timestamp(modified_ms)),
+                    storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
+                    checksum_algorithm: (!checksums.is_empty())
+                        .then(|| checksums.into_iter().map(algorithm).collect()),
+                    owner: owner.cloned(),
+                    ..Object::default()
+                })
+            }
             ListEntry::CommonPrefix(prefix) => {
                 shown.prefixes.push(CommonPrefix { prefix: Some(writing.text(&prefix)) });
             }
@@ -123,7 +127,10 @@ impl<B: Backend> Front<B> {
         let most = translate::most(input.max_keys, "max-keys").map_err(s3)?;
         let after = match input.continuation_token.as_deref() {
             Some(token) => Some(listing::read_token(token).ok_or_else(|| {
-                s3(errors::refusal(S3ErrorCode::InvalidArgument, "The continuation token provided is incorrect"))
+                s3(errors::refusal(
+                    S3ErrorCode::InvalidArgument,
+                    "The continuation token provided is incorrect",
+                ))
             })?),
             None => delimiter(input.start_after.as_ref()),
         };
@@ -188,7 +195,8 @@ impl<B: Backend> Front<B> {
             checksum_algorithm: upload.checksum.map(|(kind, _)| algorithm(kind)),
             checksum_type: upload.checksum.map(|(_, full_object)| checksum_type(full_object)),
         });
-        let prefixes = found.prefixes.iter().map(|prefix| CommonPrefix { prefix: Some(writing.text(prefix)) });
+        let prefixes =
+            found.prefixes.iter().map(|prefix| CommonPrefix { prefix: Some(writing.text(prefix)) });
         let next = found.next.as_ref();
         Ok(S3Response::new(ListMultipartUploadsOutput {
             bucket: Some(input.bucket),
@@ -207,7 +215,10 @@ impl<B: Backend> Front<B> {
         }))
     }
 
-    pub(super) async fn on_list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
+    pub(super) async fn on_list_parts(
+        &self,
+        request: S3Request<ListPartsInput>,
+    ) -> S3Result<S3Response<ListPartsOutput>> {
         let wants = wants(&request, &request.input.bucket)?;
         let input = request.input;
         let key = translate::key(&input.key).map_err(s3)?;

@@ -62,9 +62,6 @@ impl<B: Backend> Front<B> {
     ) -> S3Result<S3Response<PostObjectOutput>> {
         let wants = wants(&request, &request.input.bucket)?;
         let mut input = request.input;
-        if input.policy.is_none() {
-            return Err(s3(errors::refusal(S3ErrorCode::AccessDenied, "Access Denied: the form has no policy.")));
-        }
         let fields = form_headers(&input);
         refuse_unsupported(&fields).map_err(s3)?;
         let expected = Expected::of(&fields).map_err(s3)?;
@@ -79,7 +76,10 @@ impl<B: Backend> Front<B> {
         let kept = if expected.kind().is_some() { &[][..] } else { &[DEFAULT_KIND] };
         let mut source = BodySource::new(body, size as u64, None, None, expected, kept);
         let stored = self.backend.put(&wants, to, &mut source).await.map_err(s3)?;
-        Ok(S3Response::new(PostObjectOutput { e_tag: Some(etag(stored.summary.etag)), ..PostObjectOutput::default() }))
+        Ok(S3Response::new(PostObjectOutput {
+            e_tag: Some(etag(stored.summary.etag)),
+            ..PostObjectOutput::default()
+        }))
     }
 
     pub(super) async fn on_get_object(
@@ -109,7 +109,8 @@ impl<B: Backend> Front<B> {
         };
         let headers = answer.headers();
         // The library sets 206 by this field; its value is that of ours.
-        let content_range = headers.get("content-range").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let content_range =
+            headers.get("content-range").and_then(|value| value.to_str().ok()).map(str::to_owned);
         let blob = if range.0 == range.1 { StreamingBlob::from(Body::empty()) } else { stream(body) };
         let output = GetObjectOutput { body: Some(blob), content_range, ..GetObjectOutput::default() };
         Ok(S3Response::with_headers(output, headers))
@@ -131,12 +132,15 @@ impl<B: Backend> Front<B> {
         );
         // Only a part's place must be asked of the pipeline.
         let ask = if matches!(wanted, Wanted::Part(_)) { wanted } else { Wanted::Head };
-        let Reading { manifest, parts, range, body } = self.backend.get(&wants, &key, ask).await.map_err(s3)?;
+        let Reading { manifest, parts, range, body } =
+            self.backend.get(&wants, &key, ask).await.map_err(s3)?;
         drop(body);
         judged(conditions.judge(&manifest), &manifest)?;
         let range = match wanted {
             Wanted::Part(_) => range,
-            _ => resolve(wanted, manifest.size).ok_or_else(|| s3(ReadError::Range { size: manifest.size }))?,
+            _ => {
+                resolve(wanted, manifest.size).ok_or_else(|| s3(ReadError::Range { size: manifest.size }))?
+            }
         };
         let range = partial(wanted, range, manifest.size);
         let answer = Answer {
@@ -185,7 +189,9 @@ impl<B: Backend> Front<B> {
         for ((key, _), outcome) in keys.into_iter().zip(outcomes) {
             match outcome {
                 Ok(()) if quiet => {}
-                Ok(()) => deleted.push(DeletedObject { key: Some(key.to_string()), ..DeletedObject::default() }),
+                Ok(()) => {
+                    deleted.push(DeletedObject { key: Some(key.to_string()), ..DeletedObject::default() })
+                }
                 Err(error) => failed.push(failure(key.to_string(), error.into())),
             }
         }
@@ -211,7 +217,9 @@ impl<B: Backend> Front<B> {
         let replaces = match input.metadata_directive.as_ref().map(MetadataDirective::as_str) {
             None | Some(MetadataDirective::COPY) => false,
             Some(MetadataDirective::REPLACE) => true,
-            Some(_) => return Err(s3(errors::refusal(S3ErrorCode::InvalidArgument, "Unknown metadata directive."))),
+            Some(_) => {
+                return Err(s3(errors::refusal(S3ErrorCode::InvalidArgument, "Unknown metadata directive.")));
+            }
         };
         if !replaces && origin.key == key && origin.wants.bucket() == wants.bucket() {
             let text = "This copy request is illegal because it is trying to copy an object to itself without changing \
@@ -239,7 +247,10 @@ impl<B: Backend> Front<B> {
             checksum_sha256: sums.sha256,
             checksum_type: sums.of,
         };
-        Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(result), ..CopyObjectOutput::default() }))
+        Ok(S3Response::new(CopyObjectOutput {
+            copy_object_result: Some(result),
+            ..CopyObjectOutput::default()
+        }))
     }
 }
 
@@ -293,11 +304,18 @@ fn form_headers(input: &PostObjectInput) -> HeaderMap {
         ("x-amz-storage-class", input.storage_class.as_ref().map(|class| class.as_str().to_owned())),
         ("x-amz-tagging", input.tagging.clone()),
         ("x-amz-website-redirect-location", input.website_redirect_location.clone()),
-        ("x-amz-server-side-encryption", input.server_side_encryption.as_ref().map(|kind| kind.as_str().to_owned())),
+        (
+            "x-amz-server-side-encryption",
+            input.server_side_encryption.as_ref().map(|kind| kind.as_str().to_owned()),
+        ),
         ("x-amz-server-side-encryption-customer-algorithm", input.sse_customer_algorithm.clone()),
         ("x-amz-object-lock-mode", input.object_lock_mode.as_ref().map(|mode| mode.as_str().to_owned())),
     ];
-    let user = input.metadata.iter().flatten().map(|(name, value)| (format!("x-amz-meta-{name}"), Some(value.clone())));
+    let user = input
+        .metadata
+        .iter()
+        .flatten()
+        .map(|(name, value)| (format!("x-amz-meta-{name}"), Some(value.clone())));
     let mut map = HeaderMap::new();
     for (name, value) in fields.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(user) {
         let name = name.parse::<hyper::header::HeaderName>();

@@ -8,14 +8,15 @@ use super::objects::origin;
 use super::{Front, open, wants, write_error};
 use crate::ops::conditions::parse_etag;
 use crate::ops::copy::{self, Origin, Target};
-use crate::ops::upload::{self, Completed, Completion, DEFAULT_CHECKSUM, Named};
 use crate::ops::requester::Wants;
+use crate::ops::upload::{self, Completed, Completion, DEFAULT_CHECKSUM, Named};
 use crate::ops::{Backend, OpError};
 use crate::transfer::{Destination, Wanted};
 use s3s::dto::{
-    AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput, CompleteMultipartUploadOutput,
-    CompletedPart, CopyPartResult, CreateMultipartUploadInput, CreateMultipartUploadOutput, UploadPartCopyInput,
-    UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
+    CompleteMultipartUploadOutput, CompletedPart, CopyPartResult, CreateMultipartUploadInput,
+    CreateMultipartUploadOutput, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput,
+    UploadPartOutput,
 };
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 use std::time::Duration;
@@ -35,7 +36,8 @@ impl<B: Backend> Front<B> {
         let headers = headers::kept(&request.headers).map_err(s3)?;
         let input = request.input;
         let key = translate::key(&input.key).map_err(s3)?;
-        let checksum = announced(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref()).map_err(s3)?;
+        let checksum =
+            announced(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref()).map_err(s3)?;
         let id = upload::create(&self.backend, &wants, &key, headers, checksum).await.map_err(s3)?;
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(input.bucket),
@@ -100,7 +102,8 @@ impl<B: Backend> Front<B> {
         let kind = kept_kind(&view, None)?;
         let target = |manifest: &Manifest| {
             if range.is_some_and(|(_, end)| end > manifest.size) {
-                let text = format!("Range specified is not valid for source object of size: {}", manifest.size);
+                let text =
+                    format!("Range specified is not valid for source object of size: {}", manifest.size);
                 return Err(OpError::Invalid(text));
             }
             Ok(Target { destination: Destination::Part { key, upload, number }, kept: vec![kind] })
@@ -116,7 +119,10 @@ impl<B: Backend> Front<B> {
             checksum_sha1: sums.sha1,
             checksum_sha256: sums.sha256,
         };
-        Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..UploadPartCopyOutput::default() }))
+        Ok(S3Response::new(UploadPartCopyOutput {
+            copy_part_result: Some(result),
+            ..UploadPartCopyOutput::default()
+        }))
     }
 
     pub(super) async fn on_complete_multipart_upload(
@@ -179,14 +185,18 @@ fn completion(input: &CompleteMultipartUploadInput) -> S3Result<Completion> {
         sha256: input.checksum_sha256.clone(),
         of: None,
     };
-    let full_object = input.checksum_type.as_ref().map(|of| of.as_str() == s3s::dto::ChecksumType::FULL_OBJECT);
+    let full_object =
+        input.checksum_type.as_ref().map(|of| of.as_str() == s3s::dto::ChecksumType::FULL_OBJECT);
     let size = input.mpu_object_size.map(u64::try_from).transpose();
     Ok(Completion {
         parts,
-        precondition: translate::precondition(input.if_match.as_ref(), input.if_none_match.as_ref()).map_err(s3)?,
+        precondition: translate::precondition(input.if_match.as_ref(), input.if_none_match.as_ref())
+            .map_err(s3)?,
         checksum: whole.read().map_err(s3)?.into_iter().next(),
         full_object,
-        size: size.map_err(|_| s3(errors::refusal(S3ErrorCode::InvalidArgument, "x-amz-mp-object-size is negative.")))?,
+        size: size.map_err(|_| {
+            s3(errors::refusal(S3ErrorCode::InvalidArgument, "x-amz-mp-object-size is negative."))
+        })?,
     })
 }
 
@@ -199,7 +209,9 @@ fn named(part: &CompletedPart) -> S3Result<Named> {
         sha256: part.checksum_sha256.clone(),
         of: None,
     };
-    let number = part.part_number.ok_or_else(|| s3(errors::refusal(S3ErrorCode::MalformedXML, "A part has no number.")))?;
+    let number = part
+        .part_number
+        .ok_or_else(|| s3(errors::refusal(S3ErrorCode::MalformedXML, "A part has no number.")))?;
     Ok(Named {
         number: translate::part_number(number).map_err(s3)?,
         etag: part.e_tag.as_ref().and_then(|tag| parse_etag(tag.value())),

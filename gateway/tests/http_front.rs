@@ -1,0 +1,206 @@
+//! The HTTP front over the reference model, by requests signed by hand: what must be refused, and what a broken client or
+//! a broken object must not lead to.
+
+mod support;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Request, StatusCode};
+use std::time::{Duration, Instant};
+use support::client::{Call, send};
+use support::model::{BREAKS, Model};
+use support::{ALICE, BOB, World};
+use tenfour_gateway::http::{HEALTH_PATH, HttpConfig, Server};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+async fn with_bucket() -> World {
+    let world = World::start().await;
+    let made = Call::new("PUT", "/photos", ALICE).send(world.address).await;
+    assert_eq!(made.status, StatusCode::OK, "{}", made.text());
+    world
+}
+
+#[tokio::test]
+async fn health_is_told_to_everybody_and_nothing_else() {
+    let world = with_bucket().await;
+    let plain = |uri: &str| Request::get(uri).header("host", "x").body(Full::new(Bytes::new())).unwrap();
+    let health = send(world.address, plain(HEALTH_PATH)).await;
+    assert_eq!((health.status, health.text().as_str()), (StatusCode::OK, "ok\n"));
+    for path in ["/", "/photos", "/photos/k", "/-/other"] {
+        let refused = send(world.address, plain(path)).await;
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (StatusCode::FORBIDDEN, "AccessDenied"),
+            "{path}"
+        );
+        assert_eq!(refused.headers["x-amz-request-id"].len(), 16);
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn objects_come_back_with_what_was_said_of_them() {
+    let world = with_bucket().await;
+    let put = Call::new("PUT", "/photos/a/b", ALICE).header("x-amz-meta-of", "me").body("hello world");
+    let stored = put.send(world.address).await;
+    assert_eq!(stored.status, StatusCode::OK, "{}", stored.text());
+    assert_eq!(stored.headers["etag"], "\"5eb63bbbe01eeed093cb22bb8f5acdc3\"");
+    assert!(stored.headers.contains_key("x-amz-checksum-crc64nvme"));
+    let got = Call::new("GET", "/photos/a/b", ALICE).send(world.address).await;
+    assert_eq!((got.text().as_str(), &got.headers["x-amz-meta-of"]), ("hello world", &"me".parse().unwrap()));
+    let part = Call::new("GET", "/photos/a/b", ALICE).header("range", "bytes=6-").send(world.address).await;
+    assert_eq!((part.status, part.text().as_str()), (StatusCode::PARTIAL_CONTENT, "world"));
+    assert_eq!(part.headers["content-range"], "bytes 6-10/11");
+    let known = Call::new("GET", "/photos/a/b", ALICE)
+        .header("if-none-match", "\"5eb63bbbe01eeed093cb22bb8f5acdc3\"");
+    let known = known.send(world.address).await;
+    assert_eq!((known.status, known.text().as_str()), (StatusCode::NOT_MODIFIED, ""));
+    assert_eq!(known.headers["etag"], "\"5eb63bbbe01eeed093cb22bb8f5acdc3\"");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_header_added_after_signing_is_refused_and_does_nothing() {
+    let world = with_bucket().await;
+    Call::new("PUT", "/photos/secret", ALICE).body("secret").send(world.address).await;
+    for (name, value) in
+        [("x-amz-acl", "private"), ("x-amz-copy-source", "/photos/secret"), ("x-amz-meta-a", "b")]
+    {
+        let call = Call::new("PUT", "/photos/new", ALICE).unsigned(name, value).body("x");
+        let refused = call.send(world.address).await;
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (StatusCode::FORBIDDEN, "AccessDenied"),
+            "{name}"
+        );
+    }
+    assert_eq!(world.model.counts(), (1, 0));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn users_get_in_at_once_and_only_into_what_is_theirs() {
+    let world = with_bucket().await;
+    Call::new("PUT", "/photos/k", ALICE).body("x").send(world.address).await;
+    let code = |method, path: &str, user: (&str, &str)| {
+        let call = Call::new(method, path, user);
+        let address = world.address;
+        async move { call.send(address).await.code() }
+    };
+    assert_eq!(code("GET", "/photos/k", BOB).await, "AccessDenied");
+    assert_eq!(code("PUT", "/photos/k", BOB).await, "AccessDenied");
+    assert_eq!(code("DELETE", "/photos", BOB).await, "AccessDenied");
+    assert_eq!(code("PUT", "/photos", BOB).await, "BucketAlreadyExists");
+    assert_eq!(code("GET", "/photos/k", (ALICE.0, "wrong")).await, "SignatureDoesNotMatch");
+    assert_eq!(code("GET", "/photos/k", ("CAROL", "carol")).await, "InvalidAccessKeyId");
+    world.model.add_user("CAROL", "carol", true);
+    assert_eq!(
+        code("GET", "/photos/k", ("CAROL", "carol")).await,
+        "",
+        "the administrator, made a moment ago"
+    );
+    world.model.add_user("CAROL", "other", true);
+    // The front still has the old secret cached: the newer version of users refuses what was signed with it.
+    assert_eq!(code("GET", "/photos/k", ("CAROL", "carol")).await, "AccessDenied");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_object_that_breaks_off_never_ends_cleanly() {
+    let world = with_bucket().await;
+    let path = format!("/photos/k{BREAKS}");
+    let put = Call::new("PUT", &path, ALICE).body(vec![7; 1_000_000]).send(world.address).await;
+    assert_eq!(put.status, StatusCode::OK);
+    let got = Call::new("GET", &path, ALICE).send(world.address).await;
+    assert_eq!(got.status, StatusCode::OK);
+    assert!(got.body.is_err(), "the connection broke");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_ends_early_leaves_nothing() {
+    let world = with_bucket().await;
+    let call = Call::new("PUT", "/photos/cut", ALICE).header("content-length", "100000");
+    let request = call.request(world.address);
+    let mut text = format!("PUT {} HTTP/1.1\r\n", request.uri());
+    for (name, value) in request.headers() {
+        text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
+    }
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    stream.write_all(format!("{text}\r\n").as_bytes()).await.unwrap();
+    stream.write_all(&[7; 50_000]).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(world.model.counts(), (0, 0));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn one_chunk_of_any_size_is_streamed() {
+    let world = with_bucket().await;
+    let data = vec![3; 40 << 20];
+    let mut body = format!("{:x}\r\n", data.len()).into_bytes();
+    body.extend_from_slice(&data);
+    body.extend_from_slice(b"\r\n0\r\n\r\n");
+    let call = Call::new("PUT", "/photos/chunk", ALICE)
+        .header("x-amz-decoded-content-length", &data.len().to_string())
+        .payload("STREAMING-UNSIGNED-PAYLOAD-TRAILER");
+    // Without x-amz-trailer the library refuses it; with one that is announced, it must come.
+    let refused = call.clone().body(body.clone()).send(world.address).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    let call = call.header("x-amz-trailer", "x-amz-checksum-crc32");
+    let refused = call.clone().body(body.clone()).send(world.address).await;
+    assert_eq!((refused.status, refused.code().as_str()), (StatusCode::BAD_REQUEST, "InvalidRequest"));
+    body.truncate(body.len() - 2);
+    body.extend_from_slice(format!("x-amz-checksum-crc32:{}\r\n\r\n", crc32(&data)).as_bytes());
+    let stored = call.body(body).send(world.address).await;
+    assert_eq!(stored.status, StatusCode::OK, "{}", stored.text());
+    world.stop().await;
+}
+
+fn crc32(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    let value = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, bytes);
+    base64::engine::general_purpose::STANDARD.encode((value as u32).to_be_bytes())
+}
+
+#[tokio::test]
+async fn a_taken_port_is_told_clearly() {
+    let world = World::start().await;
+    let config = HttpConfig { listen: world.address, ..HttpConfig::default() };
+    let error = Server::bind(Model::default(), config).await.err().unwrap().to_string();
+    assert!(error.contains("Another process has the port"), "{error}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_lets_a_running_request_finish_and_closes_idle_connections() {
+    let world = with_bucket().await;
+    let mut idle = TcpStream::connect(world.address).await.unwrap();
+    let call = Call::new("PUT", "/photos/slow", ALICE).header("content-length", "10");
+    let request = call.request(world.address);
+    let mut text = format!("PUT {} HTTP/1.1\r\n", request.uri());
+    for (name, value) in request.headers() {
+        text.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap()));
+    }
+    let mut slow = TcpStream::connect(world.address).await.unwrap();
+    slow.write_all(format!("{text}\r\nhello").as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let model = world.model.clone();
+    let address = world.address;
+    let stopping = tokio::spawn(world.stop());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(TcpStream::connect(address).await.is_err(), "nobody new is let in");
+    slow.write_all(b"world").await.unwrap();
+    let mut answer = [0; 15];
+    slow.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    let begun = Instant::now();
+    stopping.await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(model.counts(), (1, 0));
+    assert_eq!(idle.read(&mut answer).await.unwrap_or(0), 0);
+}
