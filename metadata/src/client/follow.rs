@@ -48,7 +48,12 @@ async fn poll(link: &crate::net::Link, known: (Epoch, ConfigVersion)) -> Option<
     (answer.kind == Kind::Done).then(|| answer.decode()).flatten()
 }
 
-async fn refresh(metadata: &Metadata, known: (Epoch, ConfigVersion), epoch: Epoch, config: ConfigVersion) -> bool {
+async fn refresh(
+    metadata: &Metadata,
+    known: (Epoch, ConfigVersion),
+    epoch: Epoch,
+    config: ConfigVersion,
+) -> bool {
     if epoch > known.0 && metadata.refresh_map().await.is_err() {
         return false;
     }

@@ -216,7 +216,8 @@ impl Shared {
         };
         track.floor_before = floor;
         let known = track.published;
-        let worth = if news { watermark != known } else { watermark.reads_below >= known.reads_below + IDLE_ENTRIES };
+        let worth =
+            if news { watermark != known } else { watermark.reads_below >= known.reads_below + IDLE_ENTRIES };
         worth.then_some(watermark)
     }
 

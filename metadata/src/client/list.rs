@@ -10,7 +10,8 @@ impl Metadata {
     /// One page over all groups, with the newest config version that any of them was fenced to. It contains everything that
     /// was acknowledged before the call.
     pub async fn list(&self, request: ListRequest) -> Result<(ConfigVersion, ListPage), MetadataError> {
-        let asked = self.index_groups().into_iter().map(|group| self.query(group, IndexQuery::List(request.clone())));
+        let asked =
+            self.index_groups().into_iter().map(|group| self.query(group, IndexQuery::List(request.clone())));
         let mut version = ConfigVersion(0);
         let mut pages = Vec::new();
         for answer in try_join_all(asked).await? {
@@ -51,18 +52,30 @@ mod tests {
     use super::*;
 
     fn page(prefixes: &[&str], more: bool) -> ListPage {
-        ListPage { entries: prefixes.iter().map(|text| ListEntry::CommonPrefix((*text).to_owned())).collect(), more }
+        ListPage {
+            entries: prefixes.iter().map(|text| ListEntry::CommonPrefix((*text).to_owned())).collect(),
+            more,
+        }
     }
 
     #[test]
     fn pages_merge_in_order_and_without_repeats() {
-        assert_eq!(merge(vec![page(&["a", "c"], false), page(&["a", "b"], false)], 10), page(&["a", "b", "c"], false));
+        assert_eq!(
+            merge(vec![page(&["a", "c"], false), page(&["a", "b"], false)], 10),
+            page(&["a", "b", "c"], false)
+        );
     }
 
     #[test]
     fn nothing_is_listed_behind_what_a_group_has_not_told_yet() {
-        assert_eq!(merge(vec![page(&["a", "b"], true), page(&["c", "d"], false)], 10), page(&["a", "b"], true));
-        assert_eq!(merge(vec![page(&["a", "d"], true), page(&["b", "e"], true)], 10), page(&["a", "b", "d"], true));
+        assert_eq!(
+            merge(vec![page(&["a", "b"], true), page(&["c", "d"], false)], 10),
+            page(&["a", "b"], true)
+        );
+        assert_eq!(
+            merge(vec![page(&["a", "d"], true), page(&["b", "e"], true)], 10),
+            page(&["a", "b", "d"], true)
+        );
     }
 
     #[test]

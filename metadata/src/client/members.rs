@@ -19,7 +19,8 @@ impl Metadata {
     /// Every replica that this handle knows of, asked at once.
     pub async fn status(&self) -> Result<MetadataStatus, MetadataError> {
         let links = self.shared.router.all();
-        let answers = join_all(links.iter().map(|link| async move { (link.address(), status_of(link).await) })).await;
+        let answers =
+            join_all(links.iter().map(|link| async move { (link.address(), status_of(link).await) })).await;
         let mut status = MetadataStatus { replicas: Vec::new(), silent: Vec::new() };
         for (address, answer) in answers {
             match answer {
@@ -56,14 +57,19 @@ impl Metadata {
         std::iter::once(MetaGroupId(0)).chain(self.index_groups())
     }
 
-    async fn change_members(&self, group: MetaGroupId, request: &MembersRequest) -> Result<(), MetadataError> {
+    async fn change_members(
+        &self,
+        group: MetaGroupId,
+        request: &MembersRequest,
+    ) -> Result<(), MetadataError> {
         let late = MetadataError::OutcomeUnknown;
         self.shared.router.ask(Kind::Members, group, request, CATCH_UP_TIMEOUT, late).await
     }
 }
 
 async fn status_of(link: &Arc<Link>) -> Option<ReplicaStatus> {
-    let asked = async { link.pipe().await.ok()?.ask_within(STATUS_TIMEOUT, Kind::Status, 0, |_| Ok(())).await.ok() };
+    let asked =
+        async { link.pipe().await.ok()?.ask_within(STATUS_TIMEOUT, Kind::Status, 0, |_| Ok(())).await.ok() };
     let answer = tokio::time::timeout(STATUS_TIMEOUT, asked).await.ok()??;
     (answer.kind == Kind::Done).then(|| answer.decode()).flatten()
 }

@@ -14,11 +14,12 @@ pub mod status;
 pub use lease::{CommandTicket, Lease, ReadTicket, StripeTicket};
 pub use status::{GroupStatus, MetadataStatus, ReplicaStatus};
 
+use crate::api::cluster::Heartbeat;
 use crate::api::index::IndexAnswerAt;
 use crate::api::{
-    ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, Config, Envelope, IndexCommand, IndexQuery, IndexReply,
+    ClusterAnswer, ClusterCommand, ClusterQuery, ClusterReply, Config, Envelope, IndexCommand, IndexQuery,
+    IndexReply,
 };
-use crate::api::cluster::Heartbeat;
 use crate::net::Kind;
 use crate::raft::ClusterEnvelope;
 use arc_swap::ArcSwap;

@@ -43,13 +43,16 @@ enum Attempt {
     Elsewhere(Option<usize>, String),
     /// It may have been done.
     Lost,
+    /// Not a replica of ours, or we are none of theirs.
+    Stranger(String),
 }
 
 impl Router {
     pub(super) fn new(config: &MetadataConfig) -> Self {
         let hello = Hello::new(config.cluster, Role::Client);
         let identity = Identity { key: config.cluster_key.clone(), hello };
-        let links = config.peers.iter().map(|peer| Arc::new(Link::new(*peer, identity.clone(), Expect::AnyReplica)));
+        let links =
+            config.peers.iter().map(|peer| Arc::new(Link::new(*peer, identity.clone(), Expect::AnyReplica)));
         let links: Vec<_> = links.collect();
         Self {
             identity,
@@ -91,37 +94,51 @@ impl Router {
         late: MetadataError,
     ) -> Result<T, MetadataError> {
         let deadline = Instant::now() + within;
-        let (mut lost, mut tried, mut pause) = (false, 0, PAUSES.0);
-        let mut why = String::new();
-        let mut at = self.leader(group);
+        let (mut lost, mut pause, mut why) = (false, PAUSES.0, String::new());
+        let (mut at, mut turn) = (self.leader(group), 0);
+        let first = at;
+        // Replicas that were of no help in this round: a hint that names one of them is not followed.
+        let mut useless = Vec::new();
+        let mut strangers = 0;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(if lost { late } else { MetadataError::Unavailable(why) });
             }
-            let link = self.link(at);
-            match self.attempt(&link, kind, group, request, left).await? {
+            match self.attempt(&self.link(at), kind, group, request, left).await? {
                 Attempt::Answer(frame) => {
                     self.set_leader(group, at);
                     return frame.decode().ok_or_else(super::unreadable);
                 }
-                Attempt::Elsewhere(Some(leader), _) if leader != at && tried < 2 * self.replicas() => {
-                    at = leader;
-                    tried += 1;
-                }
-                other => {
-                    match other {
-                        Attempt::Elsewhere(_, text) => why = text,
-                        _ => lost = true,
-                    }
-                    at += 1;
-                    tried += 1;
-                    if tried >= self.replicas() {
-                        tried = 0;
-                        tokio::time::sleep(pause.min(left)).await;
-                        pause = (pause * 2).min(PAUSES.1);
+                Attempt::Elsewhere(hint, text) => {
+                    useless.push(at);
+                    why = text;
+                    if let Some(leader) = hint.filter(|leader| !useless.contains(leader)) {
+                        at = leader;
+                        continue;
                     }
                 }
+                Attempt::Lost => {
+                    useless.push(at);
+                    lost = true;
+                }
+                Attempt::Stranger(text) => {
+                    useless.push(at);
+                    strangers += 1;
+                    why = text;
+                }
+            }
+            turn += 1;
+            let replicas = self.replicas();
+            at = (first + turn) % replicas;
+            if turn % replicas == 0 {
+                if strangers >= replicas && !lost {
+                    return Err(MetadataError::Stranger(why));
+                }
+                strangers = 0;
+                useless.clear();
+                tokio::time::sleep(pause.min(left)).await;
+                pause = (pause * 2).min(PAUSES.1);
             }
         }
     }
@@ -142,9 +159,7 @@ impl Router {
         });
         let pipe = match tokio::time::timeout(wait, link.pipe()).await {
             Ok(Ok(pipe)) => pipe,
-            Ok(Err(error @ LinkError::Stranger(..))) if self.replicas() == 1 => {
-                return Err(MetadataError::Stranger(error.to_string()));
-            }
+            Ok(Err(error @ LinkError::Stranger(..))) => return Ok(Attempt::Stranger(error.to_string())),
             Ok(Err(error)) => return Ok(Attempt::Elsewhere(None, error.to_string())),
             Err(_) => return Ok(Attempt::Elsewhere(None, "no connection in time".to_owned())),
         };
@@ -201,7 +216,9 @@ impl Router {
         match links.get(at % links.len().max(1)) {
             Some(link) => Arc::clone(link),
             // Without any address there is nobody to ask: an address that refuses connections.
-            None => Arc::new(Link::new(([127, 0, 0, 1], 0).into(), self.identity.clone(), Expect::AnyReplica)),
+            None => {
+                Arc::new(Link::new(([127, 0, 0, 1], 0).into(), self.identity.clone(), Expect::AnyReplica))
+            }
         }
     }
 

@@ -49,7 +49,9 @@ impl MetadataStatus {
         let views = self.replicas.iter().flat_map(|(_, replica)| {
             replica.groups.iter().filter(move |view| view.group == group).map(|view| (replica.replica, view))
         });
-        views.max_by_key(|(replica, view)| (view.leader == Some(*replica), view.term, view.applied_index)).map(|(_, view)| view)
+        views
+            .max_by_key(|(replica, view)| (view.leader == Some(*replica), view.term, view.applied_index))
+            .map(|(_, view)| view)
     }
 
     /// How many more replicas may be lost before some group has no majority; `None` when one has none now.
@@ -57,9 +59,11 @@ impl MetadataStatus {
         let (_, first) = self.replicas.first()?;
         let answering: Vec<u64> = self.replicas.iter().map(|(_, replica)| replica.replica).collect();
         let groups = first.groups.iter().filter_map(|view| self.group(view.group));
-        groups.map(|view| {
-            let alive = view.voters.iter().filter(|voter| answering.contains(voter)).count();
-            alive.checked_sub(view.voters.len() / 2 + 1)
-        }).min()?
+        groups
+            .map(|view| {
+                let alive = view.voters.iter().filter(|voter| answering.contains(voter)).count();
+                alive.checked_sub(view.voters.len() / 2 + 1)
+            })
+            .min()?
     }
 }

@@ -100,7 +100,13 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// Appends a frame whose body is `value` in postcard.
-    pub(crate) fn write<T: Serialize>(out: &mut Vec<u8>, id: u64, kind: Kind, group: u16, value: &T) -> io::Result<()> {
+    pub(crate) fn write<T: Serialize>(
+        out: &mut Vec<u8>,
+        id: u64,
+        kind: Kind,
+        group: u16,
+        value: &T,
+    ) -> io::Result<()> {
         Self::write_with(out, id, kind, group, |out| {
             postcard::to_io(value, out).map(drop).map_err(|_| io::ErrorKind::InvalidInput.into())
         })
@@ -169,7 +175,11 @@ impl FrameReader {
             }
             self.buffer.reserve(READ_BYTES);
             if self.half.read_buf(&mut self.buffer).await? == 0 {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
             }
         }
     }
@@ -188,7 +198,8 @@ fn take_frame(buffer: &mut BytesMut) -> io::Result<Option<Frame>> {
     let mut frame = buffer.split_to(LENGTH_BYTES + bytes).freeze();
     frame.advance(LENGTH_BYTES);
     let (id, kind, group) = (frame.get_u64_le(), frame.get_u8(), frame.get_u16_le());
-    let kind = Kind::from_byte(kind).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an unknown kind of message"))?;
+    let kind = Kind::from_byte(kind)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an unknown kind of message"))?;
     Ok(Some(Frame { id, kind, group, body: frame }))
 }
 
@@ -223,7 +234,13 @@ mod tests {
     fn a_message_above_the_bound_is_not_written() {
         let mut out = vec![7];
         let body = vec![0; MESSAGE_BYTES_MAX];
-        assert!(Frame::write_with(&mut out, 1, Kind::Commit, 0, |out| { out.extend_from_slice(&body); Ok(()) }).is_err());
+        assert!(
+            Frame::write_with(&mut out, 1, Kind::Commit, 0, |out| {
+                out.extend_from_slice(&body);
+                Ok(())
+            })
+            .is_err()
+        );
         assert_eq!(out, [7]);
     }
 }

@@ -34,12 +34,19 @@ impl Hello {
 
     /// The peer's hello, when it is of our cluster and speaks our protocol; else why not.
     pub(crate) fn check(&self, theirs: &[u8]) -> Result<Self, String> {
-        let theirs: Self = postcard::from_bytes(theirs).map_err(|_| "its hello is not readable".to_owned())?;
+        let theirs: Self =
+            postcard::from_bytes(theirs).map_err(|_| "its hello is not readable".to_owned())?;
         if theirs.protocol != self.protocol {
-            return Err(format!("it speaks version {} of the protocol, this process {}", theirs.protocol, self.protocol));
+            return Err(format!(
+                "it speaks version {} of the protocol, this process {}",
+                theirs.protocol, self.protocol
+            ));
         }
         if theirs.cluster != self.cluster {
-            return Err(format!("it belongs to cluster {}, this process to {}", theirs.cluster, self.cluster));
+            return Err(format!(
+                "it belongs to cluster {}, this process to {}",
+                theirs.cluster, self.cluster
+            ));
         }
         Ok(theirs)
     }

@@ -74,7 +74,13 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(address: SocketAddr, identity: Identity, expect: Expect) -> Self {
-        Self { address, identity, expect, current: Mutex::new(None), connecting: tokio::sync::Mutex::new(None) }
+        Self {
+            address,
+            identity,
+            expect,
+            current: Mutex::new(None),
+            connecting: tokio::sync::Mutex::new(None),
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -101,7 +107,9 @@ impl Link {
             return Err(error.clone());
         }
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
-        match connected.unwrap_or_else(|_| Err(LinkError::Unreachable(self.address, "no answer in time".to_owned()))) {
+        match connected
+            .unwrap_or_else(|_| Err(LinkError::Unreachable(self.address, "no answer in time".to_owned())))
+        {
             Ok(pipe) => {
                 *failed = None;
                 *self.current.lock() = Some(Arc::clone(&pipe));
@@ -120,7 +128,11 @@ impl Link {
         let mut stream = TcpStream::connect(self.address).await.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(unreachable)?;
         let Identity { key, hello } = &self.identity;
-        let theirs = handshake::initiate(&mut stream, key, &hello.to_bytes()).await.map_err(|error| stranger(error.to_string()))?;
+        let proved = handshake::initiate(&mut stream, key, &hello.to_bytes()).await;
+        let theirs = proved.map_err(|error| match error.is_retryable() {
+            true => LinkError::Unreachable(self.address, error.to_string()),
+            false => stranger(error.to_string()),
+        })?;
         let theirs = hello.check(&theirs).map_err(stranger)?;
         let Role::Replica { id, incarnation } = theirs.role else {
             return Err(stranger("it is no replica of the metadata service".to_owned()));
@@ -295,7 +307,8 @@ impl Shared {
 
     fn is_silent(&self) -> bool {
         let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
-        self.unanswered.load(Ordering::Relaxed) >= UNANSWERED_MAX && self.started.elapsed() > heard + SILENT_AFTER
+        self.unanswered.load(Ordering::Relaxed) >= UNANSWERED_MAX
+            && self.started.elapsed() > heard + SILENT_AFTER
     }
 
     fn end(&self) {

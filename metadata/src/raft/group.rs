@@ -144,8 +144,9 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) async fn start(config: GroupConfig) -> Result<Self, String> {
-        let GroupConfig { group, replica, timing, log_kept_entries, log, machine, network, answer_cluster } = config;
-        let raft_config = raft_config(group, timing, log_kept_entries).map_err(|error| error.to_string())?;
+        let GroupConfig { group, replica, timing, log_kept_entries, log, machine, network, answer_cluster } =
+            config;
+        let raft_config = raft_config(group, timing, log_kept_entries)?;
         let raft = Raft::new(replica, Arc::new(raft_config), network, log.clone(), machine.clone())
             .await
             .map_err(|error| error.to_string())?;
@@ -236,7 +237,7 @@ pub(crate) struct CheckpointDone {
     bytes: u64,
 }
 
-fn raft_config(group: MetaGroupId, timing: RaftTiming, kept: u64) -> Result<Config, openraft::ConfigError> {
+fn raft_config(group: MetaGroupId, timing: RaftTiming, kept: u64) -> Result<Config, String> {
     let ms = |duration: Duration| duration.as_millis() as u64;
     Config {
         cluster_name: format!("group {}", group.0),
@@ -251,6 +252,7 @@ fn raft_config(group: MetaGroupId, timing: RaftTiming, kept: u64) -> Result<Conf
         ..Config::default()
     }
     .validate()
+    .map_err(|error| error.to_string())
 }
 
 struct Proposer {

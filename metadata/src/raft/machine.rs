@@ -7,13 +7,18 @@
 use crate::api::{Envelope, IndexCommand};
 use crate::raft::types::MalformedBatch;
 use crate::raft::{
-    Batch, ClusterEnvelope, Entry, LogId, Replies, SnapshotMeta, SnapshotStream, StorageError, StoredMembership, TypeConfig,
+    Batch, ClusterEnvelope, Entry, LogId, Replies, SnapshotMeta, SnapshotStream, StorageError,
+    StoredMembership, TypeConfig,
 };
 use crate::state::{apply_cluster, apply_index, init_index};
-use crate::table::{Changes, FjallStore, Overlay, SledStore, SnapshotSummary, Space, Store, Table, TableError, TableMut};
+use crate::table::{
+    Changes, FjallStore, Overlay, SledStore, SnapshotSummary, Space, Store, Table, TableError, TableMut,
+};
 use openraft::entry::EntryPayload;
 use openraft::storage::RaftStateMachine;
-use openraft::{AnyError, ErrorSubject, ErrorVerb, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError};
+use openraft::{
+    AnyError, ErrorSubject, ErrorVerb, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError,
+};
 use serde::de::DeserializeOwned;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -33,7 +38,10 @@ pub(crate) enum Tables {
 }
 
 impl Tables {
-    pub(crate) fn read<R>(&self, read: impl FnOnce(&dyn Table) -> Result<R, TableError>) -> Result<R, TableError> {
+    pub(crate) fn read<R>(
+        &self,
+        read: impl FnOnce(&dyn Table) -> Result<R, TableError>,
+    ) -> Result<R, TableError> {
         match self {
             Self::Cluster(store) => store.read(read),
             Self::Index(store) => store.read(read),
@@ -97,7 +105,10 @@ impl Machine {
     }
 
     /// Reads a consistent view, together with the index of the last entry applied to it. Blocks.
-    pub(crate) fn read<R>(&self, read: impl FnOnce(&dyn Table, u64) -> Result<R, TableError>) -> Result<R, TableError> {
+    pub(crate) fn read<R>(
+        &self,
+        read: impl FnOnce(&dyn Table, u64) -> Result<R, TableError>,
+    ) -> Result<R, TableError> {
         self.tables.read(|table| {
             let applied = row::<LogId>(table, APPLIED)?;
             read(table, applied.map_or(0, |log_id| log_id.index))
@@ -164,7 +175,8 @@ impl Machine {
         let last_log_id: Option<LogId> = row(&*table, APPLIED)?;
         let last_membership: StoredMembership = row(&*table, MEMBERSHIP)?.unwrap_or_default();
         let last = last_log_id.map_or_else(String::new, |last| last.to_string());
-        let meta = SnapshotMeta { last_log_id, last_membership, snapshot_id: format!("{}-{last}", self.group.0) };
+        let meta =
+            SnapshotMeta { last_log_id, last_membership, snapshot_id: format!("{}-{last}", self.group.0) };
         Ok(Snapshot { meta, snapshot: Box::new(SnapshotStream::outgoing(table)) })
     }
 
@@ -217,7 +229,12 @@ fn each<C: DeserializeOwned, R>(
     let corrupt = |_| TableError::Corrupt(MalformedBatch.to_string());
     batch
         .envelopes()
-        .map(|envelope| apply(postcard::from_bytes(&envelope.map_err(|error| TableError::Corrupt(error.to_string()))?).map_err(corrupt)?))
+        .map(|envelope| {
+            apply(
+                postcard::from_bytes(&envelope.map_err(|error| TableError::Corrupt(error.to_string()))?)
+                    .map_err(corrupt)?,
+            )
+        })
         .collect()
 }
 
@@ -261,7 +278,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.blocking(ErrorVerb::Write, |this| Ok(Box::new(this.receive()?))).await
     }
 
-    async fn install_snapshot(&mut self, _: &SnapshotMeta, snapshot: Box<SnapshotStream>) -> Result<(), StorageError> {
+    async fn install_snapshot(
+        &mut self,
+        _: &SnapshotMeta,
+        snapshot: Box<SnapshotStream>,
+    ) -> Result<(), StorageError> {
         self.blocking(ErrorVerb::Write, move |this| this.install(*snapshot)).await
     }
 

@@ -137,10 +137,10 @@ impl Connection {
                 self.spawn(frame, |asked| async move { bootstrap::initialise(&asked).await });
             }
             Kind::Greet => {
-                self.spawn(frame, |asked| async move { asked.done(&bootstrap::greeting(&asked.core)) })
+                self.spawn(frame, |asked| async move { asked.done(&bootstrap::greeting(&asked.core)) });
             }
             Kind::Cluster if group == 0 => {
-                self.spawn(frame, |asked| async move { cluster_command(&asked).await })
+                self.spawn(frame, |asked| async move { cluster_command(&asked).await });
             }
             Kind::Heartbeat if group == 0 => match frame.decode::<Heartbeat>() {
                 Some(heartbeat) => self.heartbeat(id, heartbeat),

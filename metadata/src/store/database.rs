@@ -6,6 +6,7 @@
 
 use crate::raft::{Entry, LogId, Vote};
 use crate::store::StoreError;
+use crate::store::mark::Marks;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -84,7 +85,7 @@ impl Database {
 
     /// Makes everything that was put durable: sled's flush, then `fdatasync`, which sled leaves out.
     pub(crate) fn persist(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(|error| self.failed(&error))?;
+        self.db.flush().map_err(|error| self.broken(&error))?;
         self.file.sync_data().map_err(|error| self.failed(&error))?;
         match self.file.metadata() {
             Ok(metadata) if metadata.nlink() == 0 => Err(self.failed(&"its folder was taken away")),
@@ -97,6 +98,10 @@ impl Database {
     pub(crate) fn shared(self: &Arc<Self>) -> (sled::Db, Arc<dyn Fn() -> io::Result<()> + Send + Sync>) {
         let this = Arc::clone(self);
         (self.db.clone(), Arc::new(move || this.file.sync_data()))
+    }
+
+    pub(super) fn marks(&self) -> io::Result<Marks> {
+        Marks::open(&self.folder)
     }
 
     /// A file in `blobs/` is a value that nothing syncs.
@@ -125,7 +130,7 @@ impl Database {
                 rest.extend_from_slice(&(pieces as u16).to_le_bytes());
             }
             rest.extend_from_slice(parts.next().unwrap_or_default());
-            self.log.insert(key, seal(&key, &rest)).map_err(|error| self.failed(&error))?;
+            self.log.insert(key, seal(&key, &rest)).map_err(|error| self.broken(&error))?;
         }
         Ok(())
     }
@@ -134,22 +139,21 @@ impl Database {
     pub(crate) fn remove_entries(&self, group: u16, from: u64, to: u64) -> Result<(), StoreError> {
         let mut removed = sled::Batch::default();
         for item in self.log.range(entry_key(group, from, 0)..entry_key(group, to, 0)).rev() {
-            let (key, _) = item.map_err(|error| self.failed(&error))?;
+            let (key, _) = item.map_err(|error| self.broken(&error))?;
             removed.remove(key);
         }
-        self.log.apply_batch(removed).map_err(|error| self.failed(&error))
+        self.log.apply_batch(removed).map_err(|error| self.broken(&error))
     }
 
     /// Removes at most `most` pieces of the entries `from..to`, the first ones first; whether any are left.
     pub(crate) fn purge_some(&self, group: u16, from: u64, to: u64, most: usize) -> Result<bool, StoreError> {
-        let mut count = 0;
-        for item in self.log.range(entry_key(group, from, 0)..entry_key(group, to, 0)) {
-            let (key, _) = item.map_err(|error| self.failed(&error))?;
+        let purged = self.log.range(entry_key(group, from, 0)..entry_key(group, to, 0));
+        for (count, item) in purged.enumerate() {
+            let (key, _) = item.map_err(|error| self.broken(&error))?;
             if count == most {
                 return Ok(true);
             }
-            self.log.remove(key).map_err(|error| self.failed(&error))?;
-            count += 1;
+            self.log.remove(key).map_err(|error| self.broken(&error))?;
         }
         Ok(false)
     }
@@ -165,7 +169,7 @@ impl Database {
         let mut pieces = self.log.range(entry_key(group, from, 0)..entry_key(group, to, 0));
         let mut expected = None;
         while let Some(item) = pieces.next() {
-            let (key, value) = item.map_err(|error| self.failed(&error))?;
+            let (key, value) = item.map_err(|error| self.broken(&error))?;
             let (_, index, piece) = self.parse_key(&key)?;
             if piece != 0 || expected.is_some_and(|expected| expected != index) {
                 return Err(self.damaged(format!("group {group}: a piece of entry {index} is missing")));
@@ -177,7 +181,7 @@ impl Database {
             let mut bytes = head.to_vec();
             for number in 1..u16::from_le_bytes(*count) {
                 let Some(item) = pieces.next() else { return Ok(entries) };
-                let (key, value) = item.map_err(|error| self.failed(&error))?;
+                let (key, value) = item.map_err(|error| self.broken(&error))?;
                 if self.parse_key(&key)? != (group, index, number) {
                     return Err(
                         self.damaged(format!("group {group}: piece {number} of entry {index} is missing"))
@@ -203,7 +207,7 @@ impl Database {
     pub(crate) fn load(&self) -> Result<BTreeMap<u16, Loaded>, StoreError> {
         let mut groups: BTreeMap<u16, Loaded> = BTreeMap::new();
         for item in &self.notes {
-            let (key, value) = item.map_err(|error| self.failed(&error))?;
+            let (key, value) = item.map_err(|error| self.broken(&error))?;
             let rest = self.unseal(&key, &value)?;
             let Some((group, [name])) = key.split_first_chunk::<2>() else {
                 return Err(self.damaged("a record of an unknown name".to_owned()));
@@ -237,6 +241,7 @@ impl Database {
             let end = loaded.entries.last().map_or(first, |(entry, _)| entry.log_id.index + 1);
             self.remove_entries(group, end, u64::MAX)?;
         }
+        Marks::open(&self.folder).map_err(|error| self.failed(&error))?.check(&self.folder, &groups)?;
         self.persist()?;
         Ok(groups)
     }
@@ -248,7 +253,7 @@ impl Database {
             Some(group) => group + 1,
         };
         let Some(item) = self.log.range(entry_key(from, 0, 0)..).next() else { return Ok(None) };
-        let (key, _) = item.map_err(|error| self.failed(&error))?;
+        let (key, _) = item.map_err(|error| self.broken(&error))?;
         Ok(Some(self.parse_key(&key)?.0))
     }
 
@@ -268,7 +273,7 @@ impl Database {
     ) -> Result<(), StoreError> {
         let key = note_key(group, name);
         let rest = postcard::to_stdvec(value).map_err(|error| self.failed(&error))?;
-        self.notes.insert(key, seal(&key, &rest)).map(drop).map_err(|error| self.failed(&error))
+        self.notes.insert(key, seal(&key, &rest)).map(drop).map_err(|error| self.broken(&error))
     }
 
     pub(crate) fn note<T: serde::de::DeserializeOwned>(
@@ -277,7 +282,7 @@ impl Database {
         name: u8,
     ) -> Result<Option<T>, StoreError> {
         let key = note_key(group, name);
-        let Some(value) = self.notes.get(key).map_err(|error| self.failed(&error))? else { return Ok(None) };
+        let Some(value) = self.notes.get(key).map_err(|error| self.broken(&error))? else { return Ok(None) };
         let rest = self.unseal(&key, &value)?;
         postcard::from_bytes(rest).map(Some).map_err(|_| self.damaged("a record is not readable".to_owned()))
     }
@@ -297,6 +302,13 @@ impl Database {
             Ok(rest)
         } else {
             Err(self.damaged(format!("a value's checksum is wrong (key {key:02x?})")))
+        }
+    }
+
+    fn broken(&self, error: &sled::Error) -> StoreError {
+        match error {
+            sled::Error::Corruption { .. } => self.damaged(error.to_string()),
+            _ => self.failed(error),
         }
     }
 
@@ -329,7 +341,7 @@ fn seal(key: &[u8], rest: &[u8]) -> Vec<u8> {
 }
 
 /// CRC-32C of key and value, so that a value under another's key is seen too.
-fn checksum(key: &[u8], rest: &[u8]) -> [u8; CRC_BYTES] {
+pub(super) fn checksum(key: &[u8], rest: &[u8]) -> [u8; CRC_BYTES] {
     let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
     digest.update(key);
     digest.update(rest);

@@ -7,11 +7,12 @@
 //! store is opened.
 //!
 //! It never repairs what it finds broken: a replica that lost any of its log must not vote, so it joins anew, as a learner
-//! under a new id.
+//! under a new id. Beside sled, [`mark`] notes how far the log was durable, because sled takes damage for the end of its log.
 
 mod database;
 mod identity;
 mod log;
+mod mark;
 mod writer;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! waits gets the error, and the process has to exit.
 
 use crate::raft::{Entry, LogId, TypeConfig, Vote};
+use crate::store::mark::Marks;
 use crate::store::{Database, StoreError};
 use openraft::storage::LogFlushed;
 use std::collections::VecDeque;
@@ -65,7 +66,8 @@ impl Writer {
     pub(crate) fn start(database: Arc<Database>) -> std::io::Result<Self> {
         let (requests, receiver) = mpsc::channel();
         let dead = Arc::new(Dead::default());
-        let state = State { database, dead: Arc::clone(&dead), purging: VecDeque::new(), flushes: 0 };
+        let marks = database.marks()?;
+        let state = State { database, marks, dead: Arc::clone(&dead), purging: VecDeque::new(), flushes: 0 };
         let thread =
             std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || state.run(&receiver))?;
         Ok(Self { requests, dead, thread: Arc::new(OnceLock::from(thread)) })
@@ -110,6 +112,7 @@ impl Writer {
 
 struct State {
     database: Arc<Database>,
+    marks: Marks,
     dead: Arc<Dead>,
     /// Group and range of entries that are purged but still there.
     purging: VecDeque<(u16, u64)>,
@@ -165,7 +168,8 @@ impl State {
                 }
                 Request::Vote { group, vote, .. } => self.database.put_vote(*group, vote)?,
                 Request::Truncate { group, from, .. } => {
-                    self.database.remove_entries(*group, *from, u64::MAX)?
+                    self.marks.lower(*group, *from).map_err(failed)?;
+                    self.database.remove_entries(*group, *from, u64::MAX)?;
                 }
                 Request::Purge { group, upto, .. } => {
                     self.database.put_purged(*group, upto)?;
@@ -182,12 +186,44 @@ impl State {
             return Ok(());
         }
         self.database.persist()?;
+        self.mark(batch).map_err(failed)?;
         self.flushes += 1;
         if self.flushes.is_multiple_of(FLUSHES_BETWEEN_CHECKS) {
             self.database.check_blobs()?;
         }
         Ok(())
     }
+}
+
+impl State {
+    /// Notes what the flush made durable.
+    fn mark(&mut self, batch: &[Request]) -> std::io::Result<()> {
+        for request in batch {
+            match request {
+                Request::Append { group, entries, .. } => {
+                    let last = entries.last().map(|entry| entry.log_id.index);
+                    let mark = self.marks.groups.entry(*group).or_default();
+                    mark.last = last.or(mark.last);
+                }
+                Request::Vote { group, vote, .. } => {
+                    self.marks.groups.entry(*group).or_default().vote = Some(*vote)
+                }
+                Request::Truncate { group, from, .. } => {
+                    let mark = self.marks.groups.entry(*group).or_default();
+                    mark.last = mark.last.min(from.checked_sub(1));
+                }
+                Request::Purge { group, upto, .. } => {
+                    let mark = self.marks.groups.entry(*group).or_default();
+                    mark.last = mark.last.max(Some(upto.index));
+                }
+            }
+        }
+        self.marks.write()
+    }
+}
+
+fn failed(error: std::io::Error) -> StoreError {
+    StoreError::Failed { folder: Default::default(), what: error.to_string() }
 }
 
 fn acknowledge(request: Request, written: &Result<(), StoreError>) {

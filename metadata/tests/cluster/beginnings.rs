@@ -33,7 +33,8 @@ async fn no_cluster_is_begun_beside_another_nor_in_anothers_folder() {
     let mut cluster = Cluster::start().await;
     cluster.connect().await;
     let newcomer = |cluster: &Cluster, id| {
-        let mut config = MetadataServerConfig { bootstrap: true, id, folder: cluster.folder(id), ..cluster.config(1) };
+        let mut config =
+            MetadataServerConfig { bootstrap: true, id, folder: cluster.folder(id), ..cluster.config(1) };
         config.listen = free_address();
         config.peers.insert(id, config.listen);
         config

@@ -1,6 +1,6 @@
 //! A leader is lost, cut off, everything restarts: nothing acknowledged is lost, nothing happens twice, nothing stale is read.
 
-use crate::harness::{Cluster, Writer, leader_of};
+use crate::harness::{Cluster, Writer, group_with_cluster_leader, leader_of};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -53,15 +53,18 @@ async fn after_a_leader_is_lost_service_is_back_in_3_seconds_with_everything() {
 async fn a_leader_that_was_cut_off_answers_no_reads_and_acknowledges_nothing() {
     let cluster = Cluster::start().await;
     let writer = Writer::new(cluster.connect().await).await;
-    let group = writer.group("key");
-    writer.write("key", 1).await;
-    let old = leader_of(&writer.metadata, group).await;
+    // A handle that knows this one replica only, and has never been told of another.
+    let (group, old) = group_with_cluster_leader(&writer.metadata).await.expect("leaders have moved");
+    let key = (0..).map(|number| format!("key-{number}")).find(|key| writer.group(key) == group).unwrap();
+    let key = key.as_str();
+    writer.write(key, 1).await;
     let only_old = MetadataConfig { peers: vec![cluster.addresses[&old]], ..cluster.client_config() };
-    let only_old = Metadata::connect(MetadataConfig { deadline: Duration::from_secs(2), ..only_old }).await.unwrap();
+    let only_old =
+        Metadata::connect(MetadataConfig { deadline: Duration::from_secs(2), ..only_old }).await.unwrap();
 
     cluster.cut(old, true);
     let ticket = writer.lease.command();
-    let lost = writer.put(ticket.id(), "key", 66, Precondition::None);
+    let lost = writer.put(ticket.id(), key, 66, Precondition::None);
     let to_old = tokio::spawn({
         let (only_old, lost) = (only_old.clone(), lost.clone());
         async move { only_old.commit(group, lost).await }
@@ -76,8 +79,8 @@ async fn a_leader_that_was_cut_off_answers_no_reads_and_acknowledges_nothing() {
         }
     };
     let majority = Writer { metadata: majority, lease: writer.lease.clone(), bucket: writer.bucket.clone() };
-    majority.write("key", 2).await;
-    assert_eq!(majority.tag("key").await, Some(2));
+    majority.write(key, 2).await;
+    assert_eq!(majority.tag(key).await, Some(2));
     let query = IndexQuery::IsEmpty { bucket: writer.bucket.id };
     let read = only_old.query(group, query.clone()).await;
     assert!(matches!(read, Err(MetadataError::Unavailable(_))), "{read:?}");
@@ -87,7 +90,7 @@ async fn a_leader_that_was_cut_off_answers_no_reads_and_acknowledges_nothing() {
     cluster.cut(old, false);
     // What was not acknowledged may be sent again and then is decided; it is never both.
     assert_eq!(majority.metadata.commit(group, lost).await.unwrap(), Ok(IndexDone::Done));
-    assert_eq!(majority.tag("key").await, Some(66));
+    assert_eq!(majority.tag(key).await, Some(66));
     ticket.decided();
 }
 
@@ -102,7 +105,11 @@ async fn after_a_restart_of_all_everything_is_there() {
     cluster.servers[&1].checkpoint().await;
     cluster.stop_all().await;
     cluster.start_all(false).await;
-    let after = Writer { metadata: cluster.connect().await, lease: writer.lease.clone(), bucket: writer.bucket.clone() };
+    let after = Writer {
+        metadata: cluster.connect().await,
+        lease: writer.lease.clone(),
+        bucket: writer.bucket.clone(),
+    };
     assert_eq!(after.metadata.config(), config);
     for number in 0..100u8 {
         assert_eq!(after.tag(&format!("key-{number}")).await, Some(number));

@@ -14,7 +14,9 @@ use tenfour_metadata::api::{
 };
 use tenfour_metadata::{Lease, Metadata, MetadataConfig, MetadataServer, MetadataServerConfig, StartError};
 use tenfour_rdma::ClusterKey;
-use tenfour_types::{Body, BucketName, ClusterId, CommandId, ETag, Headers, Manifest, MetaGroupId, ObjectKey};
+use tenfour_types::{
+    Body, BucketName, ClusterId, CommandId, ETag, Headers, Manifest, MetaGroupId, ObjectKey,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -65,8 +67,9 @@ impl Cluster {
     }
 
     pub fn config(&self, id: u64) -> MetadataServerConfig {
-        let peers = (self.addresses.iter())
-            .map(|(&peer, &address)| (peer, self.proxies.get(&(id, peer)).map_or(address, |proxy| proxy.address)));
+        let peers = (self.addresses.iter()).map(|(&peer, &address)| {
+            (peer, self.proxies.get(&(id, peer)).map_or(address, |proxy| proxy.address))
+        });
         let mut config = MetadataServerConfig::new(
             id,
             CLUSTER,
@@ -77,6 +80,7 @@ impl Cluster {
         );
         config.node_down_after = Duration::from_millis(1000);
         config.log_kept_entries = self.log_kept_entries;
+        config.index_groups = 3;
         config.root_user = Some(User {
             access_key: ROOT.to_owned(),
             secret_key: "secret".to_owned(),
@@ -138,6 +142,17 @@ impl Cluster {
     }
 }
 
+/// A group that is led by the leader of group 0, and that leader.
+pub async fn group_with_cluster_leader(metadata: &Metadata) -> Option<(MetaGroupId, u64)> {
+    let leader = leader_of(metadata, MetaGroupId(0)).await;
+    for group in metadata.index_groups() {
+        if leader_of(metadata, group).await == leader {
+            return Some((group, leader));
+        }
+    }
+    None
+}
+
 pub async fn leader_of(metadata: &Metadata, group: MetaGroupId) -> u64 {
     for _ in 0..100 {
         if let Some(leader) = metadata.status().await.ok().and_then(|status| status.group(group)?.leader) {
@@ -176,7 +191,13 @@ impl Writer {
     }
 
     /// The envelope that makes `key` an empty object whose ETag tells `tag`.
-    pub fn put(&self, id: CommandId, key: &str, tag: u8, precondition: Precondition) -> Envelope<IndexCommand> {
+    pub fn put(
+        &self,
+        id: CommandId,
+        key: &str,
+        tag: u8,
+        precondition: Precondition,
+    ) -> Envelope<IndexCommand> {
         let manifest = Manifest {
             version: id,
             size: 0,
@@ -187,8 +208,13 @@ impl Writer {
             body: Body::Extents(Vec::new()),
         };
         let key = ObjectKey::new(key).unwrap();
-        let command =
-            IndexCommand::PutObject { bucket: self.bucket.id, key, precondition, manifest, stripes: Vec::new() };
+        let command = IndexCommand::PutObject {
+            bucket: self.bucket.id,
+            key,
+            precondition,
+            manifest,
+            stripes: Vec::new(),
+        };
         Envelope { id, config: self.metadata.config().version, command }
     }
 

@@ -68,7 +68,8 @@ async fn purge(cluster: &Cluster, metadata: &Metadata) {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
         let status = metadata.status().await.unwrap();
-        if status.replicas.iter().flat_map(|(_, replica)| &replica.groups).all(|group| group.purged_index > 0) {
+        if status.replicas.iter().flat_map(|(_, replica)| &replica.groups).all(|group| group.purged_index > 0)
+        {
             return;
         }
         assert!(Instant::now() < deadline, "the logs are not purged");
