@@ -1,5 +1,6 @@
 //! A target against a model that is a map: random stores, deletions, reopenings, lost indexes and power cuts. What was acknowledged
 //! is there, what was not is whole or absent, and nothing else ever is.
+#![allow(clippy::unwrap_used)] // Also in the helpers, which are no tests themselves.
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The shard service over the real fabric: a real domain and connection on both providers, real disks below.
+#![allow(clippy::unwrap_used)] // Also in the helpers, which are no tests themselves.
 
 mod support;
 
@@ -176,7 +177,7 @@ fn run<F: Future<Output = ()>>(each: impl Fn(Provider) -> F) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     for provider in [Provider::Shm, Provider::Tcp] {
         runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(15), each(provider)).await.expect("in time")
+            tokio::time::timeout(Duration::from_secs(15), each(provider)).await.expect("in time");
         });
     }
 }
@@ -337,7 +338,7 @@ fn a_peer_that_breaks_the_protocol_loses_its_connection_and_nobody_else_does() {
             match how {
                 0 => drop(bad.connection.post_send(Bytes::from_static(b"\x01\xff\xff\xff")).await),
                 1 => {
-                    drop(bad.connection.post_write(empty, bad.slots[0].sub(0, 0).unwrap(), Some(9999)).await)
+                    drop(bad.connection.post_write(empty, bad.slots[0].sub(0, 0).unwrap(), Some(9999)).await);
                 }
                 2 => drop(
                     bad.connection.post_write(empty, bad.slots[0].sub(0, 0).unwrap(), Some(1 << 20)).await,

@@ -1,4 +1,5 @@
 //! A target under everything that a disk does to it, each test named after what happened.
+#![allow(clippy::unwrap_used)] // Also in the helpers, which are no tests themselves.
 
 mod support;
 

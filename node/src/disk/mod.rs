@@ -100,7 +100,7 @@ pub struct Identity {
 pub struct Kind {
     /// Past the page cache (`O_DIRECT`).
     pub direct: bool,
-    /// By `io_uring`.
+    /// Reads side by side, by `io_uring`.
     pub ring: bool,
 }
 

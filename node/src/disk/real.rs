@@ -1,4 +1,4 @@
-//! The real disk: files of one folder, `O_DIRECT` where the file system takes it, `io_uring` where the kernel has it.
+//! The real disk: files of one folder, `O_DIRECT` where the file system takes it, reads by `io_uring` where the kernel has it.
 //!
 //! Both are found out when the folder is opened, and never change while it is open. Invariant: no error is swallowed, and no
 //! flush is repeated after it failed (the kernel forgets what it could not write, so a second flush would lie).
@@ -113,12 +113,7 @@ impl Engine for RealEngine {
                 "a direct write that is not aligned to blocks",
             ));
         }
-        match &mut self.ring {
-            Some(ring) if parts.len() > 1 || parts.iter().any(|part| part.len() > Ring::CHUNK_BYTES) => {
-                ring.write(&file.0, offset, parts)
-            }
-            _ => write_all_at(&file.0, offset, parts),
-        }
+        write_all_at(&file.0, offset, parts)
     }
 
     fn read(&mut self, reads: &mut [Read<'_, RealFile>]) {
@@ -149,7 +144,7 @@ impl Engine for RealEngine {
 }
 
 /// Writes all parts, whatever the kernel takes at once.
-pub(super) fn write_all_at(file: &File, mut offset: u64, mut parts: &[&[u8]]) -> io::Result<()> {
+fn write_all_at(file: &File, mut offset: u64, mut parts: &[&[u8]]) -> io::Result<()> {
     let mut skip = 0;
     while let Some(first) = parts.first() {
         let mut slices = vec![IoSlice::new(first.get(skip..).unwrap_or_default())];

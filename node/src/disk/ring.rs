@@ -1,9 +1,9 @@
-//! One thread's `io_uring`: a batch of transfers side by side, waited for as a whole.
+//! One thread's `io_uring`: a batch of reads side by side, waited for as a whole.
 //!
-//! Not an event loop: a group commit has nothing to do but wait for its writes. Invariant: no function returns, and none of the
-//! memory it was lent is free, before every transfer that was submitted has completed.
+//! Not an event loop, and not for writes: a group commit is one contiguous range, which a single vectored write hands to the
+//! device just as wide, for half the CPU (the kernel gives large direct writes of a ring to worker threads). Invariant: `read` does
+//! not return, and none of the memory it was lent is free, before every transfer that was submitted has completed.
 
-use super::real::write_all_at;
 use io_uring::{IoUring, opcode, types};
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -24,36 +24,9 @@ pub(super) struct Range<'a> {
 }
 
 impl Ring {
-    /// A large write is cut into pieces of this size, which the device then works on side by side.
-    pub(super) const CHUNK_BYTES: usize = 512 << 10;
-
     /// A ring, when the kernel has them and lets us.
     pub(super) fn new() -> Option<Self> {
         IoUring::new(DEPTH).ok().map(Self)
-    }
-
-    /// Writes all parts from `offset` on.
-    pub(super) fn write(&mut self, file: &File, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
-        let groups = chunks(offset, parts);
-        let vectors: Vec<Vec<libc::iovec>> =
-            groups.iter().map(|(_, parts)| parts.iter().map(vector).collect()).collect();
-        let mut results = vec![0; groups.len()];
-        let entries = groups.iter().zip(&vectors).map(|((offset, _), vector)| {
-            let (address, count) = (vector.as_ptr(), vector.len() as u32);
-            opcode::Writev::new(types::Fd(file.as_raw_fd()), address, count).offset(*offset).build()
-        });
-        // SAFETY: `vectors` and the parts they point to are borrowed until `run` returns, which is after the last completion.
-        unsafe { self.run(entries, &mut results) };
-        for ((offset, parts), result) in groups.iter().zip(results) {
-            let wanted: usize = parts.iter().map(|part| part.len()).sum();
-            match usize::try_from(result) {
-                Ok(written) if written == wanted => {}
-                Ok(_) => write_all_at(file, *offset, parts)?,
-                Err(_) if is_passing(result) => write_all_at(file, *offset, parts)?,
-                Err(_) => return Err(io::Error::from_raw_os_error(-result)),
-            }
-        }
-        Ok(())
     }
 
     /// Reads all ranges; each has its own result.
@@ -125,26 +98,4 @@ fn abandon(why: &str) -> ! {
 
 fn is_passing(result: i32) -> bool {
     matches!(-result, libc::EINTR | libc::EAGAIN)
-}
-
-fn vector(part: &&[u8]) -> libc::iovec {
-    libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() }
-}
-
-/// Cuts the parts into runs of about `CHUNK_BYTES`, each with its offset; a long part is cut at multiples of it.
-fn chunks<'a>(mut offset: u64, parts: &[&'a [u8]]) -> Vec<(u64, Vec<&'a [u8]>)> {
-    let mut groups: Vec<(u64, Vec<&[u8]>)> = Vec::new();
-    let mut room = 0;
-    for piece in parts.iter().flat_map(|part| part.chunks(Ring::CHUNK_BYTES)) {
-        match groups.last_mut() {
-            Some((_, group)) if piece.len() <= room => group.push(piece),
-            _ => {
-                groups.push((offset, vec![piece]));
-                room = Ring::CHUNK_BYTES;
-            }
-        }
-        room -= piece.len();
-        offset += piece.len() as u64;
-    }
-    groups
 }
