@@ -1,11 +1,14 @@
 //! The HTTP front over the reference model, by requests signed by hand: what must be refused, and what a broken client or
 //! a broken object must not lead to.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers may fail as a test may")]
+
 mod support;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Request, StatusCode};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 use support::client::{Call, send};
 use support::model::{BREAKS, Model};
@@ -13,6 +16,7 @@ use support::{ALICE, BOB, World};
 use tenfour_gateway::http::{HEALTH_PATH, HttpConfig, Server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 async fn with_bucket() -> World {
     let world = World::start().await;
@@ -203,4 +207,35 @@ async fn a_stop_lets_a_running_request_finish_and_closes_idle_connections() {
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert_eq!(model.counts(), (1, 0));
     assert_eq!(idle.read(&mut answer).await.unwrap_or(0), 0);
+}
+
+/// Whether Python has boto3 here. `./check` installs it; elsewhere this file's test has nothing to run.
+fn has_boto3() -> bool {
+    Command::new("python3").args(["-c", "import boto3"]).output().is_ok_and(|output| output.status.success())
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn boto3_finds_every_operation_as_s3_has_it() {
+    if !has_boto3() {
+        eprintln!("python3 has no boto3: not run (pip install boto3)");
+        return;
+    }
+    let world = World::start().await;
+    let mut command = tokio::process::Command::new("python3");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/s3_clients.py"));
+    command.args([&format!("http://{}", world.address), ALICE.0, ALICE.1, "--big", "20000000"]);
+    command.args(["--other-access-key", BOB.0, "--other-secret-key", BOB.1]);
+    if let Ok(only) = std::env::var("ONLY") {
+        command.args(["--only", &only]);
+    }
+    let output = timeout(Duration::from_secs(110), command.kill_on_drop(true).output()).await;
+    let output = output.expect("boto3 takes too long").unwrap();
+    println!("{}", text(&output));
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(world.model.counts(), (0, 0), "everything was removed");
+    world.stop().await;
 }

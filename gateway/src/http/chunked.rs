@@ -4,9 +4,8 @@
 //! chunk size can make it hold memory. A signed chunk's data is handed on before its signature can be known: the signature
 //! is verified at the chunk's end, and the caller makes nothing visible before [`Step::End`].
 
+use super::chunk_signer::ChunkSigner;
 use bytes::{Buf as _, Bytes};
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 /// Longest line that introduces a chunk, bytes.
@@ -110,7 +109,7 @@ impl Decoder {
             return Err(FramingError::Malformed("no data was due"));
         };
         if let Some(signer) = &mut self.signer {
-            signer.sha256.update(bytes);
+            signer.update(bytes);
         }
         *left = left.saturating_sub(bytes.len() as u64);
         if *left == 0 {
@@ -143,8 +142,7 @@ impl Decoder {
         let size = u64::from_str_radix(size, 16).ok().filter(|_| digits).ok_or(malformed)?;
         if let Some(signer) = &mut self.signer {
             let signature = extension.and_then(|extension| extension.strip_prefix("chunk-signature="));
-            signer.expected =
-                signature.ok_or(FramingError::Malformed("a chunk has no signature"))?.to_owned();
+            signer.begin_chunk(signature.ok_or(FramingError::Malformed("a chunk has no signature"))?);
         }
         if size > 0 {
             self.state = State::Data(size);
@@ -201,94 +199,12 @@ fn take_line(frame: &mut Bytes, line: &mut Vec<u8>) -> Result<bool, FramingError
     Ok(true)
 }
 
-/// Verifies the chain of signatures of signed chunks, each over the one before it: `AWS4-HMAC-SHA256-PAYLOAD` of
-/// <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html>.
-pub struct ChunkSigner {
-    key: [u8; 32],
-    /// `x-amz-date`, a line break, the credential's scope, a line break.
-    date_and_scope: String,
-    previous: String,
-    expected: String,
-    sha256: Sha256,
-}
-
-impl ChunkSigner {
-    /// `scope` is `date/region/service/aws4_request`; `seed` the signature of the request's headers, which was verified.
-    pub fn new(secret_key: &str, amz_date: &str, scope: &str, seed: &str) -> Self {
-        let mut key = format!("AWS4{secret_key}").into_bytes();
-        for part in scope.split('/') {
-            key = hmac_sha256(&key, part.as_bytes()).to_vec();
-        }
-        let mut fixed = [0; 32];
-        fixed.iter_mut().zip(key).for_each(|(to, from)| *to = from);
-        Self {
-            key: fixed,
-            date_and_scope: format!("{amz_date}\n{scope}\n"),
-            previous: seed.to_owned(),
-            expected: String::new(),
-            sha256: Sha256::new(),
-        }
-    }
-
-    fn end_chunk(&mut self) -> Result<(), FramingError> {
-        let data = hex::encode(self.sha256.finalize_reset_());
-        let text = format!(
-            "AWS4-HMAC-SHA256-PAYLOAD\n{}{}\n{}\n{data}",
-            self.date_and_scope,
-            self.previous,
-            hex::encode(Sha256::digest(b"")),
-        );
-        self.previous = self.verify(&text, &self.expected)?;
-        Ok(())
-    }
-
-    fn verify_trailers(&self, trailers: &[(String, String)], signature: &str) -> Result<(), FramingError> {
-        let canonical: String = trailers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
-        let text = format!(
-            "AWS4-HMAC-SHA256-TRAILER\n{}{}\n{}",
-            self.date_and_scope,
-            self.previous,
-            hex::encode(Sha256::digest(canonical.as_bytes())),
-        );
-        self.verify(&text, signature).map(drop)
-    }
-
-    fn verify(&self, text: &str, signature: &str) -> Result<String, FramingError> {
-        let given = hex::decode(signature).map_err(|_| FramingError::Signature)?;
-        mac(&self.key, text.as_bytes()).verify_slice(&given).map_err(|_| FramingError::Signature)?;
-        Ok(signature.to_owned())
-    }
-}
-
-trait FinalizeReset {
-    fn finalize_reset_(&mut self) -> [u8; 32];
-}
-impl FinalizeReset for Sha256 {
-    fn finalize_reset_(&mut self) -> [u8; 32] {
-        std::mem::take(self).finalize().into()
-    }
-}
-
-/// HMAC-SHA256, ready for its text.
-fn mac(key: &[u8], text: &[u8]) -> Hmac<Sha256> {
-    let mut mac = match Hmac::<Sha256>::new_from_slice(key) {
-        Ok(mac) => mac,
-        // HMAC takes keys of every length.
-        Err(_) => Hmac::<Sha256>::new(&Default::default()),
-    };
-    mac.update(text);
-    mac
-}
-
-/// HMAC-SHA256.
-pub fn hmac_sha256(key: &[u8], text: &[u8]) -> [u8; 32] {
-    mac(key, text).finalize().into_bytes().into()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::chunk_signer::hmac_sha256;
     use super::*;
     use proptest::prelude::*;
+    use sha2::{Digest as _, Sha256};
 
     /// Feeds `body`, cut at `cuts`, and gives the data and the trailers.
     fn decode(
@@ -370,7 +286,7 @@ mod tests {
         let (date, scope) = ("20261123T000000Z", "20261123/r/s3/aws4_request");
         let body = |tamper: bool| {
             let signer = ChunkSigner::new(secret, date, scope, "00");
-            let sign = |text: String| hex::encode(hmac_sha256(&signer.key, text.as_bytes()));
+            let sign = |text: String| hex::encode(hmac_sha256(signer.key(), text.as_bytes()));
             let empty = hex::encode(Sha256::digest(b""));
             let chunk = |previous: &str, data: &[u8]| {
                 sign(format!(

@@ -5,8 +5,8 @@
 
 use crate::ops::OpError;
 use crate::transfer::{AccessError, ReadError, SourceError, WriteError};
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{HeaderMap, StatusCode};
+use hyper::StatusCode;
+use hyper::header::{HeaderName, HeaderValue};
 use s3s::{S3Error, S3ErrorCode};
 use std::borrow::Cow;
 use tenfour_metadata::api::ClusterRefusal;
@@ -17,7 +17,7 @@ pub struct Refusal {
     code: S3ErrorCode,
     status: Option<StatusCode>,
     message: Cow<'static, str>,
-    headers: HeaderMap,
+    headers: Vec<(&'static str, HeaderValue)>,
 }
 
 impl Refusal {
@@ -32,7 +32,7 @@ impl Refusal {
     /// With a header; left out when its value cannot be sent.
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.insert(HeaderName::from_static(name), value);
+            self.headers.push((name, value));
         }
         self
     }
@@ -40,14 +40,16 @@ impl Refusal {
 
 impl From<Refusal> for S3Error {
     fn from(refusal: Refusal) -> Self {
-        let Refusal { code, status, message, mut headers } = refusal;
+        let Refusal { code, status, message, headers } = refusal;
         let mut error = S3Error::with_message(code, message);
         if let Some(status) = status {
             error.set_status_code(status);
         }
         if !headers.is_empty() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
-            error.set_headers(headers);
+            // The library puts these in place of its own.
+            let own = [("content-type", HeaderValue::from_static("application/xml"))];
+            let all = own.into_iter().chain(headers);
+            error.set_headers(all.map(|(name, value)| (HeaderName::from_static(name), value)).collect());
         }
         error
     }
@@ -55,7 +57,7 @@ impl From<Refusal> for S3Error {
 
 /// A refusal with a code whose status is S3's own.
 pub fn refusal(code: S3ErrorCode, message: impl Into<Cow<'static, str>>) -> Refusal {
-    Refusal { code, status: None, message: message.into(), headers: HeaderMap::new() }
+    Refusal { code, status: None, message: message.into(), headers: Vec::new() }
 }
 
 /// A refusal with a code that the S3 library does not know.

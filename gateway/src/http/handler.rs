@@ -6,8 +6,9 @@ use super::body::{CheckedBody, Failure};
 use super::connection::ServeError;
 use super::errors::{Refusal, s3};
 use super::expect::Expected;
-use super::guard::{self, Admitted, FORM_BYTES_MAX, Proof, Rules, XML_BYTES_MAX};
+use super::guard::{self, Admitted, FORM_BYTES_MAX, XML_BYTES_MAX};
 use super::payload::Parcel;
+use super::proof::{Proof, Rules};
 use super::service::Front;
 use super::text::Query;
 use crate::ops::Backend;
@@ -55,7 +56,9 @@ impl<B: Backend> Handler<B> {
         limits.form_max_fields_size = 256 << 10;
         limits.form_max_parts = 100;
         limits.presigned_url_max_skew_time_secs = CLOCK_SKEW_MAX_SECONDS;
-        let mut builder = S3ServiceBuilder::new(Front::new(backend.clone(), &config.region));
+        let rules =
+            Rules { region: config.region.clone(), sigv2: config.sigv2, domain: config.domain.clone() };
+        let mut builder = S3ServiceBuilder::new(Front::new(backend.clone(), &rules));
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits))));
         builder.set_auth(Users::new(backend.clone()));
         builder.set_access(Door(backend));

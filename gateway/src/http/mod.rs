@@ -7,6 +7,7 @@
 
 mod auth;
 mod body;
+mod chunk_signer;
 mod chunked;
 mod connection;
 mod errors;
@@ -16,14 +17,15 @@ mod handler;
 mod headers;
 mod pace;
 mod payload;
+mod proof;
 mod service;
 mod socket;
 mod text;
 mod translate;
 
 pub use connection::{ServeError, Server};
-pub use guard::SigV2;
 pub use handler::HEALTH_PATH;
+pub use proof::SigV2;
 
 use crate::ops::Backend;
 use std::future::Future;

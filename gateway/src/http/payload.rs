@@ -4,10 +4,12 @@
 //! Invariant: `finish` succeeds only when exactly the announced bytes came, every signature, digest and checksum that the
 //! request names was right, and the body ended where it should.
 
-use super::chunked::{ChunkSigner, Decoder, FramingError, Step};
+use super::chunk_signer::ChunkSigner;
+use super::chunked::{Decoder, FramingError, Step};
 use super::expect::{Expected, verify_trailer};
-use super::guard::{Framing, HeaderV4, Payload};
+use super::guard::{Framing, Payload};
 use super::pace::Pace;
+use super::proof::HeaderV4;
 use crate::ops::checksum::{Hashers, name};
 use crate::transfer::{Source, SourceError, Summary};
 use bytes::Bytes;

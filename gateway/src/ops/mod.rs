@@ -9,9 +9,11 @@ pub mod checksum;
 pub mod conditions;
 pub mod copy;
 pub mod delete;
+mod gateway;
 pub mod listing;
 pub mod requester;
 pub mod upload;
+pub mod upload_listing;
 
 use crate::transfer::{
     AccessError, Authorise, Destination, ReadError, Reading, Sink, Source, Stored, Wanted, WriteError,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Collected, Full};
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use sha2::{Digest as _, Sha256};
@@ -133,7 +133,7 @@ pub async fn send(address: SocketAddr, request: Request<Full<Bytes>>) -> Answer 
     let driver = tokio::spawn(connection);
     let response = sender.send_request(request).await.unwrap();
     let (parts, body) = response.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).map_err(|error| error.to_string());
+    let body = body.collect().await.map(Collected::to_bytes).map_err(|error| error.to_string());
     driver.abort();
     Answer { status: parts.status, headers: parts.headers, body }
 }

@@ -5,7 +5,7 @@ use super::super::text::percent_encode;
 use super::super::translate::{self, Sums, algorithm, checksum_type, etag, timestamp};
 use super::{Front, owner, wants};
 use crate::ops::listing::{self, Page};
-use crate::ops::{Backend, upload};
+use crate::ops::{Backend, upload, upload_listing};
 use s3s::dto::{
     CommonPrefix, EncodingType, Initiator, ListMultipartUploadsInput, ListMultipartUploadsOutput,
     ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, ListPartsInput,
@@ -66,7 +66,7 @@ fn show(page: ListPage, writing: Writing, owner: Option<&Owner>) -> Shown {
                         .then(|| checksums.into_iter().map(algorithm).collect()),
                     owner: owner.cloned(),
                     ..Object::default()
-                })
+                });
             }
             ListEntry::CommonPrefix(prefix) => {
                 shown.prefixes.push(CommonPrefix { prefix: Some(writing.text(&prefix)) });
@@ -177,13 +177,13 @@ impl<B: Backend> Front<B> {
         let most = translate::most(input.max_uploads, "max-uploads").map_err(s3)?;
         let upload_marker = delimiter(input.upload_id_marker.as_ref());
         let marker = upload_marker.map(|text| translate::upload(&text)).transpose().map_err(s3)?;
-        let page = upload::UploadsPage {
+        let page = upload_listing::UploadsPage {
             prefix: input.prefix.clone().unwrap_or_default(),
             delimiter: delimiter(input.delimiter.as_ref()),
             after: delimiter(input.key_marker.as_ref()).map(|key| (key, marker)),
             most,
         };
-        let found = upload::list(&self.backend, &wants, &page).await.map_err(s3)?;
+        let found = upload_listing::list(&self.backend, &wants, &page).await.map_err(s3)?;
         let owner = self.owner(&wants).await?;
         let uploads = found.uploads.into_iter().map(|upload| MultipartUpload {
             key: Some(writing.text(&upload.key)),

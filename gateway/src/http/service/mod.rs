@@ -2,6 +2,7 @@
 //! operation that is not here is answered with 501 by the library.
 
 mod buckets;
+mod forms;
 mod listings;
 mod objects;
 mod uploads;
@@ -10,6 +11,7 @@ use super::auth::bucket_name;
 use super::errors::{self, s3};
 use super::expect::Expected;
 use super::payload::{BodySource, Parcel};
+use super::proof::{Rules, SigV2};
 use crate::ops::Backend;
 use crate::ops::requester::{Requester, Wants};
 use hyper::body::Incoming;
@@ -40,12 +42,13 @@ const DEFAULT_KIND: ChecksumKind = ChecksumKind::Crc64Nvme;
 pub struct Front<B> {
     backend: B,
     region: Arc<str>,
+    sigv2: SigV2,
 }
 
 impl<B: Backend> Front<B> {
     /// Over a backend.
-    pub fn new(backend: B, region: &str) -> Self {
-        Self { backend, region: region.into() }
+    pub fn new(backend: B, rules: &Rules) -> Self {
+        Self { backend, region: rules.region.as_str().into(), sigv2: rules.sigv2 }
     }
 }
 

@@ -3,8 +3,7 @@
 use super::super::auth::bucket_name;
 use super::super::errors::{self, Refusal, s3};
 use super::super::expect::Expected;
-use super::super::headers::{self, Answer, refuse_unsupported};
-use super::super::payload::BodySource;
+use super::super::headers::{self, Answer};
 use super::super::translate::{self, Sums, etag, timestamp};
 use super::{DEFAULT_KIND, Front, header, open, requester, wants, write_error};
 use crate::ops::conditions::{Verdict, resolve};
@@ -14,14 +13,11 @@ use crate::transfer::{Destination, ReadError, Reading, Sink, Wanted};
 use http_body_util::StreamBody;
 use hyper::HeaderMap;
 use hyper::body::Frame;
-use hyper::header::HeaderValue;
 use s3s::dto::{
     CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, DeleteObjectInput, DeleteObjectOutput,
     DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, GetObjectInput, GetObjectOutput, HeadObjectInput,
-    HeadObjectOutput, MetadataDirective, ObjectIdentifier, PostObjectInput, PostObjectOutput, PutObjectInput,
-    PutObjectOutput, StreamingBlob,
+    HeadObjectOutput, MetadataDirective, ObjectIdentifier, PutObjectInput, PutObjectOutput, StreamingBlob,
 };
-use s3s::stream::ByteStream as _;
 use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use tenfour_metadata::api::Precondition;
 use tenfour_types::limits::LIST_KEYS_MAX;
@@ -52,33 +48,6 @@ impl<B: Backend> Front<B> {
             checksum_sha256: sums.sha256,
             checksum_type: sums.of,
             ..PutObjectOutput::default()
-        }))
-    }
-
-    /// The library has read the form (it is small), and verified its policy and its signature.
-    pub(super) async fn on_post_object(
-        &self,
-        request: S3Request<PostObjectInput>,
-    ) -> S3Result<S3Response<PostObjectOutput>> {
-        let wants = wants(&request, &request.input.bucket)?;
-        let mut input = request.input;
-        let fields = form_headers(&input);
-        refuse_unsupported(&fields).map_err(s3)?;
-        let expected = Expected::of(&fields).map_err(s3)?;
-        let to = Destination::Object {
-            key: translate::key(&input.key).map_err(s3)?,
-            headers: headers::kept(&fields).map_err(s3)?,
-            precondition: Precondition::None,
-        };
-        let blob = input.body.take();
-        let size = blob.as_ref().and_then(|blob| blob.remaining_length().exact()).unwrap_or(0);
-        let body = blob.map_or_else(Body::empty, Body::from);
-        let kept = if expected.kind().is_some() { &[][..] } else { &[DEFAULT_KIND] };
-        let mut source = BodySource::new(body, size as u64, None, None, expected, kept);
-        let stored = self.backend.put(&wants, to, &mut source).await.map_err(s3)?;
-        Ok(S3Response::new(PostObjectOutput {
-            e_tag: Some(etag(stored.summary.etag)),
-            ..PostObjectOutput::default()
         }))
     }
 
@@ -190,7 +159,7 @@ impl<B: Backend> Front<B> {
             match outcome {
                 Ok(()) if quiet => {}
                 Ok(()) => {
-                    deleted.push(DeletedObject { key: Some(key.to_string()), ..DeletedObject::default() })
+                    deleted.push(DeletedObject { key: Some(key.to_string()), ..DeletedObject::default() });
                 }
                 Err(error) => failed.push(failure(key.to_string(), error.into())),
             }
@@ -279,52 +248,6 @@ fn precondition(input: &PutObjectInput) -> S3Result<Precondition> {
 /// Whether a request's headers name a checksum of its own choice.
 pub(super) fn chose_checksum(headers: &HeaderMap) -> bool {
     Expected::of(headers).is_ok_and(|expected| expected.kind().is_some())
-}
-
-/// The fields of a form that are headers of a PUT.
-fn form_headers(input: &PostObjectInput) -> HeaderMap {
-    let expires = input.expires.clone().map(|time| {
-        let ms = time::OffsetDateTime::from(time).unix_timestamp().saturating_mul(1000);
-        headers::http_date(u64::try_from(ms).unwrap_or(0))
-    });
-    let fields = [
-        ("content-type", input.content_type.as_ref().map(ToString::to_string)),
-        ("cache-control", input.cache_control.clone()),
-        ("content-disposition", input.content_disposition.clone()),
-        ("content-encoding", input.content_encoding.clone()),
-        ("content-language", input.content_language.clone()),
-        ("expires", expires),
-        ("content-md5", input.content_md5.clone()),
-        ("x-amz-checksum-crc32", input.checksum_crc32.clone()),
-        ("x-amz-checksum-crc32c", input.checksum_crc32c.clone()),
-        ("x-amz-checksum-crc64nvme", input.checksum_crc64nvme.clone()),
-        ("x-amz-checksum-sha1", input.checksum_sha1.clone()),
-        ("x-amz-checksum-sha256", input.checksum_sha256.clone()),
-        ("x-amz-acl", input.acl.as_ref().map(|acl| acl.as_str().to_owned())),
-        ("x-amz-storage-class", input.storage_class.as_ref().map(|class| class.as_str().to_owned())),
-        ("x-amz-tagging", input.tagging.clone()),
-        ("x-amz-website-redirect-location", input.website_redirect_location.clone()),
-        (
-            "x-amz-server-side-encryption",
-            input.server_side_encryption.as_ref().map(|kind| kind.as_str().to_owned()),
-        ),
-        ("x-amz-server-side-encryption-customer-algorithm", input.sse_customer_algorithm.clone()),
-        ("x-amz-object-lock-mode", input.object_lock_mode.as_ref().map(|mode| mode.as_str().to_owned())),
-    ];
-    let user = input
-        .metadata
-        .iter()
-        .flatten()
-        .map(|(name, value)| (format!("x-amz-meta-{name}"), Some(value.clone())));
-    let mut map = HeaderMap::new();
-    for (name, value) in fields.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(user) {
-        let name = name.parse::<hyper::header::HeaderName>();
-        let value = value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
-        if let (Ok(name), Some(value)) = (name, value) {
-            map.insert(name, value);
-        }
-    }
-    map
 }
 
 fn judged(verdict: Verdict, manifest: &Manifest) -> S3Result<()> {
