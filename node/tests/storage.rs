@@ -213,7 +213,7 @@ fn a_real_folder_removed_moved_or_replaced_is_noticed() {
             }
         }
         assert_eq!(store(&target, 2, SMALL), Err(ShardError::TargetOut), "{how}");
-        assert!(target.poison_reason().unwrap().contains("superblock"), "{how}");
+        assert!(target.poison_reason().is_some(), "{how}");
     }
 }
 
