@@ -73,6 +73,14 @@ async fn run() {
     for callers in [1, 16, 64] {
         measure("read", callers, &caller, Caller::read).await;
     }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("VmHWM: unknown").to_owned();
+    let log = std::fs::metadata(folder.path().join("1/log/db")).map_or(0, |file| file.len());
+    println!(
+        "{} for everything together; the log of a replica takes {} MiB of disk",
+        peak.replace('\t', ""),
+        log >> 20
+    );
     for server in servers {
         server.shutdown().await;
     }

@@ -32,6 +32,9 @@ use tenfour_rdma::ClusterKey;
 use tenfour_types::{BucketId, ClusterId, CommandId, Epoch, LeaseId, MetaGroupId, ObjectKey};
 use thiserror::Error;
 
+/// A heartbeat is given up after this.
+const HEARTBEAT_DEADLINE: Duration = Duration::from_millis(1500);
+
 /// What a handle has to know.
 #[derive(Clone)]
 pub struct MetadataConfig {
@@ -177,9 +180,11 @@ impl Metadata {
         self.shared.router.read(Kind::ClusterQuery, MetaGroupId(0), &query).await
     }
 
-    /// A node's sign of life; answers with the epoch that the leader knows. Sent once: the next one comes anyway.
+    /// A node's sign of life; answers with the epoch that the leader knows. Given up soon: the next one comes anyway.
     pub async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<Epoch, MetadataError> {
-        self.shared.router.read(Kind::Heartbeat, MetaGroupId(0), &heartbeat).await
+        let late = MetadataError::Unavailable("no answer in time".to_owned());
+        let within = self.shared.router.deadline().min(HEARTBEAT_DEADLINE);
+        self.shared.router.ask(Kind::Heartbeat, MetaGroupId(0), &heartbeat, within, late).await
     }
 
     /// A command for an index group. Sent again under the same id, to whoever leads, until it is decided or the deadline passes.

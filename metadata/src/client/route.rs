@@ -207,6 +207,10 @@ impl Router {
         self.links.read().clone()
     }
 
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     fn replicas(&self) -> usize {
         self.links.read().len().max(1)
     }

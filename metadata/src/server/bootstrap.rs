@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tenfour_types::{CommandId, LeaseId};
+use tokio::task::JoinSet;
 
 /// All peers of a new cluster answer within this, or it is not begun.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -52,21 +53,22 @@ pub(super) async fn run(
     core: &Arc<Core>,
     config: &MetadataServerConfig,
     begun: bool,
+    tasks: &mut JoinSet<()>,
 ) -> Result<(), StartError> {
     if begun {
         // A bootstrap that was cut off goes on where it was; on a cluster that runs it changes nothing.
         if config.bootstrap && core.cluster.local()?.overview.cluster.is_none() {
             let plan = plan_of(core);
-            spawn_begin(core, config, plan);
+            spawn_begin(core, config, plan, tasks);
         }
         return Ok(());
     }
     if !config.bootstrap {
-        return look_for_past(core, GREET_TIMEOUT).await;
+        return look_for_past(core, GREET_TIMEOUT, tasks).await;
     }
     let plan = gather(core, config).await?;
     initialise_here(core, 0, plan.clone()).await.map_err(StartError::Raft)?;
-    spawn_begin(core, config, plan);
+    spawn_begin(core, config, plan, tasks);
     Ok(())
 }
 
@@ -129,29 +131,25 @@ async fn greet(core: &Core, id: u64, address: SocketAddr) -> Result<(u128, Greet
 
 /// An empty folder under an id that is a member's has lost its store. Who cannot be asked within the time will refuse this
 /// replica's incarnation anyway; asking goes on until one peer has answered.
-async fn look_for_past(core: &Arc<Core>, wait: Duration) -> Result<(), StartError> {
+async fn look_for_past(core: &Arc<Core>, wait: Duration, tasks: &mut JoinSet<()>) -> Result<(), StartError> {
     let asked = ask_for_past(Arc::clone(core));
     tokio::pin!(asked);
     match tokio::time::timeout(wait, &mut asked).await {
         Ok(true) => Err(StartError::LostStore { id: core.id }),
         Ok(false) => Ok(()),
         Err(_) => {
-            let core = Arc::downgrade(core);
-            tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(GREET_TIMEOUT).await;
-                    let Some(core) = core.upgrade() else { return };
-                    if members::member(&core, core.id).is_some() {
-                        return;
-                    }
-                    match tokio::time::timeout(GREET_TIMEOUT, ask_for_past(Arc::clone(&core))).await {
-                        Ok(true) => return core.die(StartError::LostStore { id: core.id }.to_string()),
-                        Ok(false) => return,
-                        Err(_) => {}
-                    }
-                }
-            });
+            tasks.spawn(keep_looking_for_past(Arc::clone(core)));
             Ok(())
+        }
+    }
+}
+
+async fn keep_looking_for_past(core: Arc<Core>) {
+    while members::member(&core, core.id).is_none() {
+        match tokio::time::timeout(GREET_TIMEOUT, ask_for_past(Arc::clone(&core))).await {
+            Ok(true) => return core.die(StartError::LostStore { id: core.id }.to_string()),
+            Ok(false) => return,
+            Err(_) => tokio::time::sleep(GREET_TIMEOUT).await,
         }
     }
 }
@@ -178,21 +176,21 @@ async fn ask_for_past(core: Arc<Core>) -> bool {
 }
 
 /// Begins what is left to begin: the index groups, each on another replica, and the cluster's first command.
-fn spawn_begin(core: &Arc<Core>, config: &MetadataServerConfig, plan: BTreeMap<u64, Replica>) {
+fn spawn_begin(
+    core: &Arc<Core>,
+    config: &MetadataServerConfig,
+    plan: BTreeMap<u64, Replica>,
+    tasks: &mut JoinSet<()>,
+) {
     let command = ClusterCommand::Bootstrap {
         cluster: config.cluster,
         index_groups: config.index_groups,
         root: config.root_user.clone(),
     };
-    let core = Arc::downgrade(core);
-    tokio::spawn(async move {
-        loop {
-            let Some(core) = core.upgrade() else { return };
-            match begin(&core, &plan, &command).await {
-                Ok(()) => return,
-                Err(why) => tracing::warn!(why, "the new cluster is not complete yet"),
-            }
-            drop(core);
+    let core = Arc::clone(core);
+    tasks.spawn(async move {
+        while let Err(why) = begin(&core, &plan, &command).await {
+            tracing::warn!(why, "the new cluster is not complete yet");
             tokio::time::sleep(ASK_AGAIN).await;
         }
     });

@@ -150,8 +150,9 @@ pub(super) async fn start(config: MetadataServerConfig) -> Result<MetadataServer
     tasks.spawn(Arc::clone(&core.cluster).follow());
     tasks.spawn(detector::run(Arc::clone(&core)));
     fences::spawn(&core, &mut tasks);
+    let begun = bootstrap::run(&core, &config, begun, &mut tasks).await;
     let server = MetadataServer { core, database, writer, local_addr, tasks };
-    match bootstrap::run(&server.core, &config, begun).await {
+    match begun {
         Ok(()) => Ok(server),
         Err(error) => {
             server.shutdown().await;
@@ -198,10 +199,7 @@ impl Opened {
                 known.check_store(folder, &database)?;
                 known
             }
-            None => {
-                wanted.create(folder, &database)?;
-                wanted
-            }
+            None => wanted.create(folder, &database)?,
         };
         let mut loaded = database.load()?;
         let writer = Writer::start(Arc::clone(&database))?;

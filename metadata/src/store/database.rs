@@ -287,6 +287,18 @@ impl Database {
         postcard::from_bytes(rest).map(Some).map_err(|_| self.damaged("a record is not readable".to_owned()))
     }
 
+    /// Whether no group has a vote or an entry.
+    pub(super) fn is_unused(&self) -> Result<bool, StoreError> {
+        let group = self
+            .notes
+            .iter()
+            .keys()
+            .filter(|key| !matches!(key, Ok(key) if key.starts_with(&PROCESS.to_be_bytes())));
+        let found =
+            group.chain(self.log.iter().keys()).next().transpose().map_err(|error| self.broken(&error))?;
+        Ok(found.is_none())
+    }
+
     fn parse_key(&self, key: &[u8]) -> Result<(u16, u64, u16), StoreError> {
         let bytes: [u8; KEY_BYTES] =
             key.try_into().map_err(|_| self.damaged("a key of an unknown length".to_owned()))?;

@@ -105,21 +105,31 @@ impl Identity {
         Ok(Some(found))
     }
 
-    /// Makes a new folder this replica's, durably: the log store first, so that an identity without its store never arises.
-    pub(crate) fn create(self, folder: &Path, database: &Database) -> Result<(), IdentityError> {
+    /// Makes a new folder this replica's, durably: the log store first, so that an identity without its store never arises. A
+    /// start that was cut off between the two is taken up where it was; a log store in use without its identity is refused.
+    pub(crate) fn create(self, folder: &Path, database: &Database) -> Result<Self, IdentityError> {
         let failed = |error| IdentityError::Io { folder: folder.to_owned(), error };
-        if database.note::<Self>(PROCESS, NAME)?.is_some() {
-            return Err(failed(io::Error::other(
-                "the log store has an owner, but the identity file is gone: put it back",
-            )));
-        }
-        database.put_note(PROCESS, NAME, &self)?;
+        let identity = match database.note::<Self>(PROCESS, NAME)? {
+            None => self,
+            Some(begun)
+                if database.is_unused()? && Self { incarnation: self.incarnation, ..begun } == self =>
+            {
+                begun
+            }
+            Some(_) => {
+                return Err(failed(io::Error::other(
+                    "the log store has an owner, but the identity file is gone: put it back",
+                )));
+            }
+        };
+        database.put_note(PROCESS, NAME, &identity)?;
         database.persist()?;
         let new = folder.join("identity.new");
         let mut file = File::create(&new).map_err(failed)?;
-        file.write_all(&self.to_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.write_all(&identity.to_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
         fs::rename(&new, folder.join(FILE)).map_err(failed)?;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        Ok(identity)
     }
 
     /// Whether the log store is the one that this identity was made with.
@@ -128,5 +138,51 @@ impl Identity {
             Some(found) if found == self => Ok(()),
             _ => Err(IdentityError::LostStore { folder: folder.to_owned() }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(incarnation: u128) -> Identity {
+        Identity { cluster: ClusterId([1; 16]), replica: 2, incarnation, index_groups: 3 }
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_off_is_taken_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("log")).unwrap();
+        identity(7).create(folder.path(), &database).unwrap();
+        fs::remove_file(folder.path().join(FILE)).unwrap();
+        assert_eq!(Identity::read(folder.path(), &identity(8)).unwrap(), None);
+        assert_eq!(identity(8).create(folder.path(), &database).unwrap(), identity(7));
+        assert_eq!(Identity::read(folder.path(), &identity(9)).unwrap(), Some(identity(7)));
+        identity(7).check_store(folder.path(), &database).unwrap();
+    }
+
+    #[test]
+    fn a_log_in_use_is_not_taken_over_without_its_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("log")).unwrap();
+        identity(7).create(folder.path(), &database).unwrap();
+        database.put_vote(1, &openraft::Vote::new(1, 2)).unwrap();
+        fs::remove_file(folder.path().join(FILE)).unwrap();
+        assert!(identity(8).create(folder.path(), &database).is_err());
+    }
+
+    #[test]
+    fn the_folder_of_another_and_another_log_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("log")).unwrap();
+        identity(7).create(folder.path(), &database).unwrap();
+        let other = Identity { replica: 3, ..identity(8) };
+        assert!(matches!(Identity::read(folder.path(), &other), Err(IdentityError::Foreign { .. })));
+        let more = Identity { index_groups: 4, ..identity(8) };
+        assert!(matches!(Identity::read(folder.path(), &more), Err(IdentityError::IndexGroups { .. })));
+        assert!(matches!(
+            identity(8).check_store(folder.path(), &database),
+            Err(IdentityError::LostStore { .. })
+        ));
     }
 }

@@ -206,7 +206,7 @@ impl State {
                     mark.last = last.or(mark.last);
                 }
                 Request::Vote { group, vote, .. } => {
-                    self.marks.groups.entry(*group).or_default().vote = Some(*vote)
+                    self.marks.groups.entry(*group).or_default().vote = Some(*vote);
                 }
                 Request::Truncate { group, from, .. } => {
                     let mark = self.marks.groups.entry(*group).or_default();

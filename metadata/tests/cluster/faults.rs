@@ -118,3 +118,16 @@ async fn after_a_restart_of_all_everything_is_there() {
     writer.write("key-0", 200).await;
     assert_eq!(after.tag("key-0").await, Some(200));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_whose_log_is_taken_away_under_it_says_that_it_must_exit() {
+    let cluster = Cluster::start().await;
+    let writer = Writer::new(cluster.connect().await).await;
+    writer.write("key", 1).await;
+    std::fs::remove_dir_all(cluster.folder(3).join("log")).unwrap();
+    writer.write("key", 2).await;
+    let why = tokio::time::timeout(Duration::from_secs(10), cluster.servers[&3].fatal()).await.unwrap();
+    assert!(why.contains("taken away") || why.contains("log"), "{why}");
+    writer.write("key", 3).await;
+    assert_eq!(writer.tag("key").await, Some(3));
+}

@@ -11,7 +11,7 @@ use tenfour_metadata::api::{
 use tenfour_metadata::{Metadata, MetadataConfig, MetadataError};
 use tenfour_placement::NodeState;
 use tenfour_rdma::ClusterKey;
-use tenfour_types::{BucketName, ClusterId, NodeId, TargetId};
+use tenfour_types::{BucketName, ClusterId, ETag, NodeId, TargetId};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_handle_committed_the_other_reads_at_once() {
@@ -164,4 +164,27 @@ async fn watermarks_let_replies_go_and_never_pass_what_is_undecided() {
     let late = writer.put(writer.lease.command().id(), "key", 3, Precondition::None);
     writer.lease.clone().end().await.unwrap();
     assert_eq!(writer.metadata.commit(group, late).await.unwrap(), Err(IndexRefusal::LeaseEnded));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_may_be_as_large_as_an_entry_and_no_larger() {
+    let cluster = Cluster::start().await;
+    let writer = Writer::new(cluster.connect().await).await;
+    let group = writer.group("large");
+    let with_etags = |count: usize| {
+        let etag = ETag { md5: [9; 16], parts: Some(1) };
+        writer.put(writer.lease.command().id(), "large", 1, Precondition::Match(vec![etag; count]))
+    };
+    // The largest that fit take a log entry each, and all replicas take them.
+    for _ in 0..6 {
+        let reply = writer.metadata.commit(group, with_etags(57_000)).await.unwrap();
+        assert_eq!(reply, Err(IndexRefusal::NoSuchKey));
+    }
+    let error = writer.metadata.commit(group, with_etags(60_000)).await;
+    assert!(matches!(error, Err(MetadataError::Refused(_))), "{error:?}");
+    writer.write("large", 2).await;
+    assert_eq!(writer.tag("large").await, Some(2));
+    for (_, replica) in writer.metadata.status().await.unwrap().replicas {
+        assert!(replica.groups.iter().any(|view| view.group == group && view.last_log_index >= 7));
+    }
 }
