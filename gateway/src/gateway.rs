@@ -180,6 +180,16 @@ impl Gateway {
         self.inner.nodes.ready_count()
     }
 
+    /// Registered memory that nobody holds, bytes.
+    pub fn free_bytes(&self) -> usize {
+        self.inner.memory.free_bytes()
+    }
+
+    /// Staging slots of nodes that may be written to now.
+    pub fn free_credits(&self) -> usize {
+        self.inner.nodes.credits().free_count()
+    }
+
     /// Ends the lease and the connections. To be called when no request is running.
     pub async fn shutdown(self) {
         let lease = Lease::clone(&self.lease());

@@ -72,6 +72,11 @@ impl Memory {
         self.pool.free_bytes() > self.pool.capacity_bytes() / 2
     }
 
+    /// What nobody holds, bytes.
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.pool.free_bytes()
+    }
+
     /// A spare, as soon as there is one.
     pub(crate) async fn spare(&self) -> Spare<'_> {
         loop {

@@ -108,8 +108,7 @@ impl Credits {
         hand_out(served);
     }
 
-    /// Credits that are free now, for tests of what leaks.
-    #[cfg(test)]
+    /// Credits that are free now.
     pub(crate) fn free_count(&self) -> usize {
         self.table.lock().nodes.values().map(|known| known.free.len()).sum()
     }
