@@ -275,6 +275,7 @@ def ranges_come_back(w):
         assert got["Body"].read() == data[first:end], text
         head = w.s3.head_object(Bucket=w.bucket, Key="k", Range=text)
         assert head["ContentLength"] == end - first, text
+        assert head["ResponseMetadata"]["HTTPStatusCode"] == 206, text
     for bad in ["bytes=12345678-", "bytes=99999999-100000000", "bytes=-0"]:
         response = expect_error("InvalidRange", lambda: w.s3.get_object(Bucket=w.bucket, Key="k", Range=bad))
         assert response["ResponseMetadata"]["HTTPStatusCode"] == 416, bad
@@ -553,7 +554,7 @@ def forms_need_a_policy(w):
         response, content = send(fields, b"x" * 1001)
         assert response.status in (400, 403), (response.status, content)
         response, content = send({**fields, "key": "elsewhere"}, b"x")
-        assert response.status == 403, (response.status, content)
+        assert response.status in (400, 403), (response.status, content)
         unsigned = {name: value for name, value in fields.items() if name.lower() in ("key", "content-type")}
         response, content = send(unsigned, b"x")
         assert response.status in (400, 403), (response.status, content)

@@ -3,6 +3,7 @@
 use super::super::auth::bucket_name;
 use super::super::errors::{self, Refusal, s3};
 use super::super::expect::Expected;
+use super::super::handler::Partial;
 use super::super::headers::{self, Answer};
 use super::super::translate::{self, Sums, etag, timestamp};
 use super::{DEFAULT_KIND, Front, header, open, requester, wants, write_error};
@@ -119,9 +120,11 @@ impl<B: Backend> Front<B> {
             checksums: input.checksum_mode.is_some(),
             replaced: &[],
         };
-        let status = if range.is_some() { hyper::StatusCode::PARTIAL_CONTENT } else { hyper::StatusCode::OK };
+        let is_partial = range.is_some();
         let mut response = S3Response::with_headers(HeadObjectOutput::default(), answer.headers());
-        response.status = Some(status);
+        if is_partial {
+            response.extensions.insert(Partial);
+        }
         Ok(response)
     }
 
