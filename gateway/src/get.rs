@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tenfour_metadata::ReadTicket;
 use tenfour_metadata::api::index::IndexAnswerAt;
 use tenfour_metadata::api::{IndexAnswer, IndexQuery, ObjectView, Segment};
-use tenfour_types::{BucketId, CommandId, MetaGroupId, ObjectKey};
+use tenfour_types::{Body, BucketId, CommandId, MetaGroupId, ObjectKey};
 
 impl Gateway {
     /// Opens an object to read it.
@@ -29,8 +29,11 @@ impl Gateway {
         //    version of buckets and users that is not older than the answer. What was found stays readable while the ticket lives,
         //    also when the object is replaced meanwhile.
         let asking = self.query_at(who, |bucket| {
-            let query = IndexQuery::Object { bucket: bucket.id, key: key.clone(), range: guess(wanted) };
-            (self.metadata().group_of(bucket.id, key), query)
+            let (group, bucket, key) = (self.metadata().group_of(bucket.id, key), bucket.id, key.clone());
+            match wanted {
+                Wanted::Part(number) => (group, IndexQuery::ObjectPart { bucket, key, number }),
+                _ => (group, IndexQuery::Object { bucket, key, range: guess(wanted) }),
+            }
         });
         let (authorised, answer, ticket) = self.counters().lookup.measure(asking).await?;
         let view = view_of(answer)?.ok_or(ReadError::NoSuchKey)?;
@@ -39,7 +42,8 @@ impl Gateway {
         let range = resolve(wanted, &view)?;
 
         // 3. The bytes come when they are asked for: stripe by stripe, the next one while the one before goes out.
-        let ObjectView { manifest, parts, segments } = view;
+        let ObjectView { mut manifest, parts, segments } = view;
+        manifest.body = Body::Extents(Vec::new());
         let body = ObjectReader {
             gateway: self.clone(),
             place: Place::of(self, authorised, key, manifest.version),
@@ -73,8 +77,20 @@ fn resolve(wanted: Wanted, view: &ObjectView) -> Result<Range<u64>, ReadError> {
         Wanted::From(first, end) if first < size => Ok(first..end.unwrap_or(size).clamp(first, size)),
         Wanted::Last(bytes) if bytes > 0 && size > 0 => Ok(size - bytes.min(size)..size),
         Wanted::From(..) | Wanted::Last(_) => Err(ReadError::Range { size }),
-        Wanted::Part(1) if view.parts.is_none() => Ok(0..size),
-        Wanted::Part(_) => Err(ReadError::NoSuchPart),
+        Wanted::Part(number) => part_of(view, number).ok_or(ReadError::NoSuchPart),
+    }
+}
+
+/// The range of a part, by order. An object that was not uploaded in parts is its only part.
+fn part_of(view: &ObjectView, number: u32) -> Option<Range<u64>> {
+    let size = view.manifest.size;
+    match &view.manifest.body {
+        Body::Extents(_) => (number == 1).then_some(0..size),
+        Body::Parts { parts, .. } => {
+            let part = parts.first()?;
+            let first = view.segments.first().map_or(size, |segment| segment.object_offset);
+            Some(first..first + part.bytes)
+        }
     }
 }
 
@@ -220,7 +236,7 @@ impl From<GatherError> for ReadError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tenfour_types::{Body, ETag, Headers, LeaseId, Manifest};
+    use tenfour_types::{ETag, Headers, LeaseId, Manifest};
 
     fn view(size: u64, parts: Option<u32>) -> ObjectView {
         let manifest = Manifest {

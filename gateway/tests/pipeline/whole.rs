@@ -4,8 +4,8 @@ use crate::harness::{Body, Cluster, Root, assert_same, object, pattern, put, rea
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tenfour_gateway::transfer::{Destination, ReadError, SourceError, Wanted, WriteError};
-use tenfour_metadata::api::Precondition;
-use tenfour_types::{Headers, ObjectKey};
+use tenfour_metadata::api::{Bucket, IndexCommand, Precondition};
+use tenfour_types::{CommandId, ETag, Headers, Manifest, ObjectKey, PartRef, UploadId};
 
 const MIB: usize = 1 << 20;
 
@@ -102,6 +102,53 @@ async fn what_the_client_did_not_keep_is_not_visible() {
         assert!(matches!(read(&gateway, key, Wanted::All).await, Err(ReadError::NoSuchKey)), "{key}");
     }
     assert_eq!(cluster.stripes().await.len(), 1, "only what is named has a row");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_become_one_object_and_can_be_read_alone() {
+    let cluster = Cluster::start(14, 1).await;
+    let gateway = cluster.gateway().await;
+    let key = ObjectKey::new("object").unwrap();
+    let created = std::sync::Mutex::new(None);
+    let create = |bucket: &Bucket, id: CommandId| {
+        *created.lock().unwrap() = Some(UploadId(id));
+        let (bucket, key, headers) = (bucket.id, key.clone(), Headers::default());
+        IndexCommand::CreateUpload { bucket, key, headers, checksum: None, created_ms: 1 }
+    };
+    gateway.commit(&Root, &key, create).await.unwrap();
+    let upload = created.lock().unwrap().take().unwrap();
+    let bodies = [pattern(1, 6 * MIB), pattern(2, 5 * MIB + 1), pattern(3, 12 * MIB)];
+    let mut parts = Vec::new();
+    for (number, body) in (1..).zip(&bodies) {
+        let to = Destination::Part { key: key.clone(), upload, number };
+        let stored = gateway.put(&Root, to, &mut Body::new(body.clone())).await.unwrap();
+        parts.push(PartRef { number, version: stored.version, bytes: body.len() as u64 });
+    }
+    let lost = Destination::Part { key: key.clone(), upload: UploadId(parts[0].version), number: 1 };
+    let refused = gateway.put(&Root, lost, &mut Body::new(pattern(1, 10))).await;
+    assert!(matches!(refused, Err(WriteError::NoSuchUpload)), "{refused:?}");
+    let whole = bodies.concat();
+    let complete = |bucket: &Bucket, id: CommandId| {
+        let manifest = Manifest {
+            version: id,
+            size: whole.len() as u64,
+            etag: ETag { md5: [2; 16], parts: Some(3) },
+            modified_ms: 1,
+            checksums: Vec::new(),
+            headers: Headers::default(),
+            body: tenfour_types::Body::Parts { upload, parts: parts.clone() },
+        };
+        let (bucket, key, precondition) = (bucket.id, key.clone(), Precondition::None);
+        IndexCommand::CompleteUpload { bucket, key, upload, precondition, manifest }
+    };
+    gateway.commit(&Root, &key, complete).await.unwrap();
+    assert_same(&gateway, "object", &whole).await;
+    for (number, body) in (1..).zip(&bodies) {
+        assert!(read(&gateway, "object", Wanted::Part(number)).await.unwrap() == *body, "part {number}");
+    }
+    assert!(matches!(read(&gateway, "object", Wanted::Part(4)).await, Err(ReadError::NoSuchPart)));
+    let seam = Wanted::From(6 * MIB as u64 - 3, Some(6 * MIB as u64 + 3));
+    assert!(read(&gateway, "object", seam).await.unwrap() == whole[6 * MIB - 3..6 * MIB + 3]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

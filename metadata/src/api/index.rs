@@ -321,6 +321,17 @@ pub enum IndexQuery {
         /// At most.
         most: u32,
     },
+    /// An object's manifest, and where the bytes of one of its parts are. The manifest's body names this part
+    /// alone, or none when there is no such part; of an object that was not uploaded in parts it is left out as ever, and
+    /// the segments are those of all its bytes.
+    ObjectPart {
+        /// Its bucket.
+        bucket: BucketId,
+        /// Its key.
+        key: ObjectKey,
+        /// Which of its parts, in their order, from 1 on.
+        number: u32,
+    },
 }
 
 /// The answer to an [`IndexQuery`], and when it was true.

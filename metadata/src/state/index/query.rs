@@ -21,6 +21,9 @@ pub fn query_index(table: &dyn Table, applied: u64, query: &IndexQuery) -> Resul
         IndexQuery::Object { bucket, key, range } => {
             IndexAnswer::Object(object(table, (*bucket, key), *range)?)
         }
+        IndexQuery::ObjectPart { bucket, key, number } => {
+            IndexAnswer::Object(object_part(table, (*bucket, key), *number)?)
+        }
         IndexQuery::Segments { bucket, key, version, range } => {
             let manifest = version_of(table, (*bucket, key), *version)?;
             IndexAnswer::Segments(manifest.map(|manifest| segments(table, &manifest, *range)).transpose()?)
@@ -55,6 +58,30 @@ fn object(
     };
     manifest.body = Body::Extents(Vec::new());
     Ok(Some(ObjectView { manifest, parts, segments }))
+}
+
+/// The same, of one part.
+fn object_part(
+    table: &dyn Table,
+    (bucket, key): (BucketId, &ObjectKey),
+    number: u32,
+) -> Result<Option<ObjectView>, TableError> {
+    let stored = rows::get::<Manifest>(table, Space::Objects, &keys::object(bucket, key.as_str()))?;
+    let Some(Body::Parts { upload, parts }) = stored.as_ref().map(|manifest| &manifest.body) else {
+        return object(table, (bucket, key), Some((0, u64::MAX)));
+    };
+    let (mut offset, mut found) = (0, None);
+    for (position, part) in (1..).zip(parts) {
+        if position == number {
+            found = Some(*part);
+            break;
+        }
+        offset += part.bytes;
+    }
+    let range = found.map(|part| (offset, offset + part.bytes));
+    let view = object(table, (bucket, key), range)?;
+    let body = Body::Parts { upload: *upload, parts: found.into_iter().collect() };
+    Ok(view.map(|view| ObjectView { manifest: Manifest { body, ..view.manifest }, ..view }))
 }
 
 /// A version by its identity: the current one, or one of the past.
