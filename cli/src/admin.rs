@@ -24,6 +24,7 @@ pub enum AdminCommand {
     User(UserCommand),
     /// Lay the placement groups over the nodes that have registered: once, when a new cluster of machines is complete.
     LayGroups {
+        /// Which cluster.
         #[command(flatten)]
         which: Which,
         /// How many [default: by the number of targets].
@@ -32,6 +33,7 @@ pub enum AdminCommand {
     },
     /// Ask the nodes to read and verify every shard of every stripe; exit status 1 when one is missing or damaged.
     Verify {
+        /// Which cluster.
         #[command(flatten)]
         which: Which,
         /// What carries the questions: shm or tcp, as the cluster was started.
@@ -53,11 +55,13 @@ pub enum UserCommand {
         /// The secret key; generated when absent.
         #[arg(long, env = "TENFOUR_USER_SECRET_KEY", hide_env_values = true)]
         secret_key: Option<String>,
+        /// Which cluster.
         #[command(flatten)]
         which: Which,
     },
     /// List the users.
     List {
+        /// Which cluster.
         #[command(flatten)]
         which: Which,
     },
@@ -65,6 +69,7 @@ pub enum UserCommand {
     Disable {
         /// Its access key.
         access_key: String,
+        /// Which cluster.
         #[command(flatten)]
         which: Which,
     },
@@ -72,6 +77,7 @@ pub enum UserCommand {
     Enable {
         /// Its access key.
         access_key: String,
+        /// Which cluster.
         #[command(flatten)]
         which: Which,
     },
@@ -79,6 +85,7 @@ pub enum UserCommand {
     Remove {
         /// Its access key.
         access_key: String,
+        /// Which cluster.
         #[command(flatten)]
         which: Which,
     },

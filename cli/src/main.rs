@@ -39,10 +39,19 @@ enum Command {
     DemoCompare(demo::compare::CompareArguments),
 }
 
+impl Command {
+    /// Whether its log goes to a file that is read later, not to a person who waits.
+    fn is_server(&self) -> bool {
+        matches!(self, Self::Meta(_) | Self::Node(_) | Self::Gateway(_))
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let level = if arguments.command.is_server() { "info" } else { "warn" };
+    let libraries = "fjall=warn,lsm_tree=warn,openraft=warn,sled=warn,s3s=warn";
     let filter = EnvFilter::try_from_env("TENFOUR_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn,openraft=warn,sled=warn"));
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},{libraries}")));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     match dispatch(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,

@@ -184,6 +184,8 @@ impl Keeper {
 
     async fn watch(&self, mut child: Child, inbox: &mut mpsc::Receiver<Order>) -> Ended {
         let pid = child.id().unwrap_or(0);
+        // Held here: waiting for a child that still has its standard input would close it.
+        let mut stdin = child.stdin.take();
         let mut lines = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
         loop {
             tokio::select! {
@@ -205,12 +207,14 @@ impl Keeper {
                         return Ended::ByOrder;
                     }
                     Some(Order::Stop(done)) => {
+                        drop(stdin.take());
                         end(&mut child).await;
                         self.report.send_replace(State::Stopped);
                         let _ = done.send(());
                         return Ended::ByOrder;
                     }
                     None => {
+                        drop(stdin.take());
                         end(&mut child).await;
                         return Ended::ByOrder;
                     }
@@ -229,9 +233,8 @@ async fn next_line<R: tokio::io::AsyncBufRead + Unpin>(
     }
 }
 
-/// Closes the child's standard input and waits; kills it when that takes too long.
+/// Waits for a child whose standard input was closed; kills it when that takes too long.
 async fn end(child: &mut Child) {
-    drop(child.stdin.take());
     if timeout(STOP_DEADLINE, child.wait()).await.is_err() {
         let _ = child.kill().await;
     }

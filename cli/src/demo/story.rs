@@ -139,6 +139,7 @@ impl<'a> Story<'a> {
             wide.is_ok(),
             format!("{:.1} s", began.elapsed().as_secs_f64()),
         );
+        self.wait_for_nodes().await;
         self.check_widths("every stripe has 14 durable shards again", &BTreeSet::new()).await?;
         self.read_back("everything read back once more", &[objects, during].concat()).await
     }
@@ -194,6 +195,14 @@ impl<'a> Story<'a> {
         let passed = stripes > 0 && full == stripes;
         self.line(what, passed, format!("{full} of {stripes} stripes; the narrowest has {narrowest} shards"));
         Ok(rows.iter().map(|row| row.id).collect())
+    }
+
+    /// Waits until the nodes that returned answer this process as well.
+    async fn wait_for_nodes(&self) {
+        let end = Instant::now() + PATIENCE;
+        while self.gateway.connected_nodes() < self.cluster.nodes.len() && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn kill_nodes(&mut self) -> Result<Vec<usize>> {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tenfour_metadata::api::User;
-use tenfour_metadata::{MetadataServer, MetadataServerConfig, RaftTiming};
+use tenfour_metadata::{MetadataServer, MetadataServerConfig};
 
 /// Runs the replica until it is asked to end, or until its Raft core or store died.
 pub async fn run(arguments: ProcessArguments) -> Result<()> {
@@ -23,20 +23,16 @@ pub async fn run(arguments: ProcessArguments) -> Result<()> {
 }
 
 fn server_config(file: &MetaFile) -> Result<MetadataServerConfig> {
-    let number = |(number, address): (&String, _)| {
+    let number = |(number, address): (&String, &std::net::SocketAddr)| {
         let number =
             number.parse::<u64>().with_context(|| format!("peers: {number:?} is not a replica's number"))?;
         Ok((number, *address))
     };
     let root_user =
         file.credentials_file.as_ref().map(|path| config::read::<Credentials>(path)).transpose()?;
+    let peers = file.peers.iter().map(number).collect::<Result<BTreeMap<_, _>>>()?;
+    let (cluster, key) = (file.cluster.cluster_id()?, file.cluster.cluster_key()?);
     Ok(MetadataServerConfig {
-        id: file.id,
-        cluster: file.cluster.cluster_id()?,
-        cluster_key: file.cluster.cluster_key()?,
-        listen: file.listen,
-        peers: file.peers.iter().map(number).collect::<Result<BTreeMap<_, _>>>()?,
-        folder: file.folder.clone(),
         index_groups: file.index_groups,
         bootstrap: file.bootstrap,
         root_user: root_user.map(|keys| User {
@@ -47,6 +43,6 @@ fn server_config(file: &MetaFile) -> Result<MetadataServerConfig> {
             root: true,
         }),
         node_down_after: Duration::from_millis(file.node_down_after_ms),
-        timing: RaftTiming::default(),
+        ..MetadataServerConfig::new(file.id, cluster, key, peers, file.listen, file.folder.clone())
     })
 }

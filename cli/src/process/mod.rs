@@ -8,8 +8,8 @@ use crate::supervisor::READY_LINE;
 use anyhow::Result;
 use std::future::Future;
 use std::path::PathBuf;
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// How a process is run.
 #[derive(clap::Args, Clone, Debug)]
@@ -43,18 +43,18 @@ pub fn announce_ready() {
 pub async fn asked_to_end(end_with_stdin: bool) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let stdin_closed = async {
-        if !end_with_stdin {
-            return std::future::pending().await;
-        }
-        let mut stdin = tokio::io::stdin();
-        let mut buffer = [0; 64];
-        while !matches!(stdin.read(&mut buffer).await, Ok(0) | Err(_)) {}
-    };
+    let (closed, stdin_closed) = oneshot::channel();
+    if end_with_stdin {
+        // A thread of its own: reading standard input cannot be cancelled, and must not hold up the runtime's end.
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            let _ = closed.send(());
+        });
+    }
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
-        () = stdin_closed => {}
+        _ = stdin_closed => {}
     }
     Ok(())
 }
