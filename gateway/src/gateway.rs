@@ -176,7 +176,7 @@ impl Gateway {
     }
 
     /// The nodes that answer now.
-    pub fn nodes_answering(&self) -> usize {
+    pub fn connected_nodes(&self) -> usize {
         self.inner.nodes.ready_count()
     }
 

@@ -50,7 +50,7 @@ async fn with_four_nodes_dead_everything_is_read_and_written_at_full_width() {
         cluster.start_node(id).await;
     }
     let connected = async {
-        while gateway.nodes_answering() < 14 {
+        while gateway.connected_nodes() < 14 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

@@ -135,7 +135,7 @@ impl Cluster {
 
     pub async fn gateway_with(&self, config: GatewayConfig) -> Gateway {
         let gateway = Gateway::start(config).await.unwrap();
-        assert_eq!(gateway.nodes_answering(), self.nodes.len(), "all nodes are connected");
+        assert_eq!(gateway.connected_nodes(), self.nodes.len(), "all nodes are connected");
         gateway
     }
 
