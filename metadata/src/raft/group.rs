@@ -15,7 +15,7 @@ use crate::state::query_index;
 use crate::store::LogStore;
 use crate::table::{Table, TableError};
 use bytes::Bytes;
-use openraft::error::{CheckIsLeaderError, ClientWriteError, ForwardToLeader, RaftError};
+use openraft::error::{CheckIsLeaderError, ForwardToLeader, RaftError};
 use openraft::{Config, SnapshotPolicy};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -309,6 +309,13 @@ impl Proposer {
 
     async fn propose(&self, batch: BatchBuilder, senders: Vec<ReplyTo>) {
         let mut touched = Vec::new();
+        if let Some(elsewhere) = self.elsewhere() {
+            fail(self.group.0, senders, &elsewhere, &mut touched);
+            for outbox in touched {
+                outbox.send_soon();
+            }
+            return;
+        }
         match self.raft.client_write(batch.build()).await {
             Ok(written) => match written.data {
                 Replies::Index(replies) => {
@@ -323,15 +330,28 @@ impl Proposer {
                 }
                 Replies::None => fail(self.group.0, senders, &Failure::Undecided, &mut touched),
             },
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-                // Either it was never proposed, or its entry was cut off the log: it did not happen, and never will.
-                fail(self.group.0, senders, &not_leader(forward), &mut touched);
-            }
+            // Also when openraft says that another one leads: an entry that was cut off this log may live on in another's, and be
+            // committed by a later leader.
             Err(_) => fail(self.group.0, senders, &Failure::Undecided, &mut touched),
         }
         for outbox in touched {
             outbox.send_now();
         }
+    }
+}
+
+impl Proposer {
+    /// Before anything is proposed: who leads, when it is not this replica.
+    fn elsewhere(&self) -> Option<Failure> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let leader = metrics.current_leader;
+        if leader == Some(metrics.id) {
+            return None;
+        }
+        let membership = metrics.membership_config.membership();
+        let address = |id: u64| membership.get_node(&id).map(|node| node.address.clone()).unwrap_or_default();
+        Some(Failure::NotLeader(leader.map(|id| (id, address(id)))))
     }
 }
 
