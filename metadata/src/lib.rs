@@ -10,8 +10,8 @@ mod store;
 pub mod table;
 
 pub use client::{
-    CommandTicket, GroupStatus, Lease, Metadata, MetadataConfig, MetadataError, MetadataStatus, ReadTicket, ReplicaStatus,
-    StripeTicket,
+    CommandTicket, GroupStatus, Lease, Metadata, MetadataConfig, MetadataError, MetadataStatus, ReadTicket,
+    ReplicaStatus, StripeTicket,
 };
 pub use raft::RaftTiming;
 pub use server::{MetadataServer, MetadataServerConfig, StartError};
