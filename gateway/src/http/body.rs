@@ -6,6 +6,7 @@
 
 use super::expect::Expected;
 use super::pace::Pace;
+use super::payload::Drained;
 use crate::ops::checksum::{Hashers, name};
 use crate::transfer::SourceError;
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt as _};
 use hyper::body::{Body, Frame};
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -23,11 +25,18 @@ pub type Failure = Arc<OnceLock<SourceError>>;
 pub struct CheckedBody {
     frames: BoxStream<'static, Result<Bytes, SourceError>>,
     failure: Failure,
+    drained: Drained,
 }
 
 impl CheckedBody {
     /// Over a body of at most `most` bytes. `is_framed` says that the bytes are aws-chunked: they are not what digests are of.
-    pub fn new<B>(body: B, most: u64, expected: Expected, is_framed: bool) -> (Self, Failure)
+    pub fn new<B>(
+        body: B,
+        most: u64,
+        expected: Expected,
+        is_framed: bool,
+        drained: Drained,
+    ) -> (Self, Failure)
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
@@ -35,7 +44,7 @@ impl CheckedBody {
         let state = State { body, left: most, expected, hashers, pace: Pace::default(), done: false };
         let frames = futures::stream::unfold(state, State::next).boxed();
         let failure = Failure::default();
-        (Self { frames, failure: failure.clone() }, failure)
+        (Self { frames, failure: failure.clone(), drained }, failure)
     }
 }
 
@@ -113,8 +122,10 @@ impl Body for CheckedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, SourceError>>> {
         let next = std::task::ready!(self.frames.poll_next_unpin(context));
-        if let Some(Err(error)) = &next {
-            let _ = self.failure.set(error.clone());
+        match &next {
+            Some(Err(error)) => drop(self.failure.set(error.clone())),
+            None => self.drained.store(true, Ordering::Relaxed),
+            Some(Ok(_)) => {}
         }
         Poll::Ready(next.map(|frame| frame.map(Frame::data)))
     }
@@ -134,7 +145,8 @@ mod tests {
         let map: HeaderMap =
             headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         let full = Full::new(Bytes::from_static(text.as_bytes()));
-        let (body, failure) = CheckedBody::new(full, most, Expected::of(&map).unwrap(), false);
+        let (body, failure) =
+            CheckedBody::new(full, most, Expected::of(&map).unwrap(), false, Drained::default());
         let read = body.collect().await.map(|body| body.to_bytes());
         assert_eq!(read.as_ref().err(), failure.get());
         read

@@ -7,13 +7,13 @@ use super::connection::ServeError;
 use super::errors::{Refusal, s3};
 use super::expect::Expected;
 use super::guard::{self, Admitted, FORM_BYTES_MAX, XML_BYTES_MAX};
-use super::payload::Parcel;
+use super::payload::{Drained, Parcel};
 use super::proof::{Proof, Rules};
 use super::service::Front;
 use super::text::Query;
 use crate::ops::Backend;
-use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use s3s::config::{S3Config, StaticConfigProvider};
@@ -22,7 +22,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, HttpError, HttpResponse, S3Error};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::Semaphore;
 use tracing::debug;
@@ -94,10 +94,15 @@ impl<B: Backend> Handler<B> {
         let id = self.request_id();
         let (parts, body) = request.into_parts();
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
+        let drained = Drained::new(AtomicBool::new(body.is_end_stream()));
         let mut response = match guard::admit(&parts, &self.rules) {
-            Ok(admitted) => self.pass_on(parts, body, admitted, &id).await?,
+            Ok(admitted) => self.pass_on(parts, body, admitted, &id, &drained).await?,
             Err(refusal) => refuse(refusal, &id)?,
         };
+        if !drained.load(Ordering::Relaxed) {
+            // Said, so that the client does not send its next request into a connection that is about to close.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if response.status() == StatusCode::NOT_MODIFIED {
             *response.body_mut() = Body::empty();
         }
@@ -122,16 +127,17 @@ impl<B: Backend> Handler<B> {
         body: Incoming,
         admitted: Admitted,
         id: &str,
+        drained: &Drained,
     ) -> Result<HttpResponse, HttpError> {
         let Admitted { proof, payload } = admitted;
         if let Some(payload) = payload {
             let header = if let Proof::Header(header) = proof { Some(header) } else { None };
-            parts.extensions.insert(Parcel::new(body, payload, header));
+            parts.extensions.insert(Parcel::new(body, payload, header, drained.clone()));
             return self.service.call(Request::from_parts(parts, Body::empty())).await;
         }
         let is_form = proof == Proof::Form;
         let _permit = if is_form { self.forms.acquire().await.ok() } else { None };
-        match checked(&parts, body, is_form) {
+        match checked(&parts, body, is_form, drained) {
             Ok((body, failure)) => {
                 let response = self.service.call(Request::from_parts(parts, body)).await?;
                 match failure.and_then(|failure| failure.get().cloned()) {
@@ -151,8 +157,12 @@ impl<B: Backend> Handler<B> {
 }
 
 /// The body as the library may read it.
-fn checked(parts: &Parts, body: Incoming, is_form: bool) -> Result<(Body, Option<Failure>), Refusal> {
-    use hyper::body::Body as _;
+fn checked(
+    parts: &Parts,
+    body: Incoming,
+    is_form: bool,
+    drained: &Drained,
+) -> Result<(Body, Option<Failure>), Refusal> {
     if body.is_end_stream() {
         return Ok((Body::empty(), None));
     }
@@ -164,7 +174,7 @@ fn checked(parts: &Parts, body: Incoming, is_form: bool) -> Result<(Body, Option
     let streaming = |value: &HeaderValue| value.as_bytes().starts_with(b"STREAMING-");
     let is_framed = parts.headers.get("x-amz-content-sha256").is_some_and(streaming);
     let most = if is_form { FORM_BYTES_MAX } else { XML_BYTES_MAX };
-    let (body, failure) = CheckedBody::new(body, most, expected, is_framed);
+    let (body, failure) = CheckedBody::new(body, most, expected, is_framed, drained.clone());
     Ok((Body::http_body_unsync(body), Some(failure)))
 }
 

@@ -16,8 +16,12 @@ use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use sha2::{Digest as _, Sha256};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tenfour_types::{Checksum, ChecksumKind};
+
+/// Whether a request's body was read to its end: when not, the connection cannot be used again.
+pub type Drained = Arc<AtomicBool>;
 
 /// A request's body, on its way past the library to whoever stores it.
 #[derive(Clone)]
@@ -25,12 +29,13 @@ pub struct Parcel {
     body: Arc<Mutex<Option<Incoming>>>,
     payload: Payload,
     header: Option<HeaderV4>,
+    drained: Drained,
 }
 
 impl Parcel {
     /// Wraps a body that was admitted.
-    pub fn new(body: Incoming, payload: Payload, header: Option<HeaderV4>) -> Self {
-        Self { body: Arc::new(Mutex::new(Some(body))), payload, header }
+    pub fn new(body: Incoming, payload: Payload, header: Option<HeaderV4>, drained: Drained) -> Self {
+        Self { body: Arc::new(Mutex::new(Some(body))), payload, header, drained }
     }
 
     /// The body, once.
@@ -60,7 +65,10 @@ impl Parcel {
                 Some(Decoder::new(Some(signer), *trailers))
             }
         };
-        Some(BodySource::new(self.take()?, self.payload.size, self.payload.sha256, framing, expected, kept))
+        let (size, sha256) = (self.payload.size, self.payload.sha256);
+        let mut source = BodySource::new(self.take()?, size, sha256, framing, expected, kept);
+        source.drained = self.drained.clone();
+        Some(source)
     }
 }
 
@@ -72,6 +80,7 @@ pub struct BodySource<B> {
     frame: Bytes,
     framing: Option<Decoder>,
     ended: bool,
+    drained: Drained,
     pace: Pace,
     expected: Expected,
     hashers: Option<Hashers>,
@@ -102,6 +111,7 @@ where
             frame: Bytes::new(),
             framing,
             ended: false,
+            drained: Drained::default(),
             pace: Pace::default(),
             expected,
             hashers: Some(Hashers::new(kinds)),
@@ -141,6 +151,7 @@ where
             Some(Err(_)) => Err(SourceError::Truncated),
             None => {
                 self.ended = true;
+                self.drained.store(true, Ordering::Relaxed);
                 self.framing.as_mut().map_or(Ok(()), Decoder::end).map_err(framing_error)
             }
         }
