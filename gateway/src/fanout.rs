@@ -1,32 +1,31 @@
 //! The fan-out: one encoded stripe becomes 14 durable shards, or an error. Never fewer.
 //!
 //! All 14 records are posted at one moment, when each of their nodes has a staging slot free. A shard that is refused, whose node
-//! is lost or has no slot, or whose answer is overdue, is written to a substitute as well; the first durable answer is named,
+//! is lost, or whose answer is overdue, is written to a substitute as well; the first durable answer is named,
 //! the other copy is garbage. The value that says "durable" ([`FullWidth`]) can only be made of 14 answers of nodes.
+
+mod row;
 
 use crate::counters::count;
 use crate::gateway::Inner;
 use crate::memory::{Lent, Spare};
-use crate::nodes::{Credit, Failure, Inbox, Nodes, StoreAnswer, Stored, View};
+use crate::nodes::{Credit, Failure, Inbox, StoreAnswer, Stored};
 use crate::points;
 use crate::stripe::{Addressed, Encoded, StripeError};
+use row::{Absent, Reserved, Row};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tenfour_placement::ClusterMap;
 use tenfour_rdma::Frozen;
 use tenfour_types::limits::TOTAL_SHARDS;
 use tenfour_types::shard_service::ShardError;
-use tenfour_types::{GroupId, NodeId, Override, ShardIndex, StripeRow, TargetId};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tenfour_types::{NodeId, Override, ShardIndex, StripeRow, TargetId};
+use tokio::time::{Instant, sleep_until, timeout};
 
-/// Rows looked at for one whose 14 nodes answer.
-const ROWS_TRIED_MAX: u64 = 8;
-/// When no row can be had, one is looked for again every so often, for so long.
-const ROW_PAUSE: Duration = Duration::from_millis(50);
-const ROW_WAIT: Duration = Duration::from_secs(2);
 /// Targets tried for one shard before the write fails.
 const ATTEMPTS_MAX: usize = 8;
 
@@ -77,13 +76,11 @@ impl FullWidth {
 /// Writes a stripe.
 pub(crate) async fn fan_out(inner: &Inner, encoded: Encoded) -> Result<FullWidth, FanoutError> {
     let deadline = Instant::now() + inner.write_deadline;
-    let map = inner.metadata.map();
-    let row = Row::choose(inner, &map).await?;
-    let substituted = row.first.iter().zip(&row.home).filter(|(first, home)| first != home).count();
-    inner.counters.substitutes.fetch_add(substituted as u64, std::sync::atomic::Ordering::Relaxed);
-    let stripe = encoded.address(&row.first, map.epoch)?;
-    let credits = row.credits(&map, &inner.nodes).await;
+    let Reserved { map, row, credits } = row::reserve(inner, deadline).await?;
     points::reached(points::CREDITED);
+    let substituted = row.first.iter().zip(&row.home).filter(|(first, home)| first != home).count();
+    inner.counters.substitutes.fetch_add(substituted as u64, Ordering::Relaxed);
+    let stripe = encoded.address(&row.first, map.epoch)?;
     let mut fanout = Fanout {
         inner,
         map: &map,
@@ -95,7 +92,6 @@ pub(crate) async fn fan_out(inner: &Inner, encoded: Encoded) -> Result<FullWidth
         wanting: VecDeque::new(),
         failed: Vec::new(),
         saw_full: false,
-        lent: Vec::new(),
     };
     fanout.post_first(credits);
     points::reached(points::SENT);
@@ -120,107 +116,15 @@ fn whole<T>(parts: [Option<T>; TOTAL_SHARDS]) -> Option<[T; TOTAL_SHARDS]> {
     parts.try_into().ok()
 }
 
-/// A placement group, and the targets that the shards go to first.
-struct Row {
-    group: GroupId,
-    home: [TargetId; TOTAL_SHARDS],
-    first: [TargetId; TOTAL_SHARDS],
-}
-
-impl Row {
-    /// A row whose 14 targets answer, if there is one; absent ones get substitutes at once. When hardly anybody answers,
-    /// those that are slow or refused something will have to do, and some may come back in a moment.
-    async fn choose(inner: &Inner, map: &ClusterMap) -> Result<Self, FanoutError> {
-        let seed = rand::random();
-        let give_up = Instant::now() + ROW_WAIT;
-        loop {
-            for strict in [true, false] {
-                if let Some(row) = Self::among(map, &Absent::now(map, &inner.nodes, strict), seed) {
-                    return Ok(row);
-                }
-            }
-            if Instant::now() >= give_up {
-                return Err(FanoutError::Unavailable("no targets, or none that answers".to_owned()));
-            }
-            sleep(ROW_PAUSE).await;
-        }
-    }
-
-    fn among(map: &ClusterMap, absent_now: &Absent<'_>, seed: u64) -> Option<Self> {
-        let mut best: Option<(GroupId, Vec<ShardIndex>)> = None;
-        for attempt in 0..ROWS_TRIED_MAX {
-            let group = map.choose_group(seed.wrapping_add(attempt))?;
-            let row = map.row(group)?;
-            let absent: Vec<_> =
-                ShardIndex::all().filter(|index| absent_now.is(row.slot(*index).target)).collect();
-            let is_whole = absent.is_empty();
-            if best.as_ref().is_none_or(|(_, fewest)| absent.len() < fewest.len()) {
-                best = Some((group, absent));
-            }
-            if is_whole {
-                break;
-            }
-        }
-        let (group, absent) = best?;
-        let home = map.row(group)?.slots.each_ref().map(|slot| slot.target);
-        let mut first = home;
-        if !absent.is_empty() {
-            for (index, target) in map.substitutes(group, &absent, &absent_now.all(), seed)? {
-                first[index.get()] = target;
-            }
-        }
-        Some(Self { group, home, first })
-    }
-
-    /// A staging slot for each shard, all taken at one moment; a shard whose node had none free before the hedge delay
-    /// passed has none here.
-    async fn credits(&self, map: &ClusterMap, nodes: &Nodes) -> Vec<Option<Credit>> {
-        let wanted: Vec<NodeId> = self.first.iter().filter_map(|target| map.node_of(*target)).collect();
-        if wanted.len() == TOTAL_SHARDS
-            && let Ok(Ok(credits)) = timeout(nodes.store_hedge_delay(), nodes.credits().all(&wanted)).await
-        {
-            return credits.into_iter().map(Some).collect();
-        }
-        let now = |target: &TargetId| map.node_of(*target).and_then(|node| nodes.credits().one_now(node));
-        self.first.iter().map(now).collect()
-    }
-}
-
-/// The targets that are not worth asking now.
-struct Absent<'a> {
-    map: &'a ClusterMap,
-    nodes: &'a Nodes,
-    view: View,
-    /// Late nodes and refusing targets count as well.
-    strict: bool,
-}
-
-impl<'a> Absent<'a> {
-    fn now(map: &'a ClusterMap, nodes: &'a Nodes, strict: bool) -> Self {
-        Self { map, nodes, view: nodes.view(), strict }
-    }
-
-    fn is(&self, target: TargetId) -> bool {
-        let Some(node) = self.map.node_of(target).filter(|_| self.map.is_usable(target)) else { return true };
-        if self.strict {
-            !self.view.is_ready(node) || self.nodes.is_refusing(target)
-        } else {
-            !self.view.is_connected(node)
-        }
-    }
-
-    fn all(&self) -> Vec<TargetId> {
-        self.map.targets.keys().copied().filter(|target| self.is(*target)).collect()
-    }
-}
-
 /// One shard written, or to be written, to one target.
-struct Attempt {
+struct Attempt<'a> {
     index: ShardIndex,
     target: TargetId,
     since: Instant,
-    /// Answered, or given up as lost.
+    /// Answered, or not even posted.
     over: bool,
+    /// The memory of a copy, until then.
+    lent: Option<Lent<'a>>,
 }
 
 struct Fanout<'a> {
@@ -229,15 +133,13 @@ struct Fanout<'a> {
     row: &'a Row,
     stripe: &'a Addressed,
     inbox: Arc<Inbox<StoreAnswer>>,
-    attempts: Vec<Attempt>,
+    attempts: Vec<Attempt<'a>>,
     durable: [Option<(TargetId, Stored)>; TOTAL_SHARDS],
     /// Shards that want another target.
     wanting: VecDeque<ShardIndex>,
     /// Targets that failed a shard of this stripe.
     failed: Vec<TargetId>,
     saw_full: bool,
-    /// Copies that are read by writes.
-    lent: Vec<Lent<'a>>,
 }
 
 /// A substitute's staging slot and the memory for the copy.
@@ -250,17 +152,24 @@ impl<'a> Fanout<'a> {
         for ((index, target), credit) in ShardIndex::all().zip(self.row.first).zip(credits) {
             points::reached(points::SENDING);
             match (credit, self.stripe.record(index)) {
-                (Some(credit), Some(record)) => self.post(index, target, credit, record),
+                (Some(credit), Some(record)) => self.post(index, target, credit, record, None),
                 _ => self.wanting.push_back(index),
             }
         }
     }
 
-    fn post(&mut self, index: ShardIndex, target: TargetId, credit: Credit, record: Frozen) {
-        let tag = self.attempts.len();
-        let posted = credit.post(record, &self.inbox, tag);
-        self.attempts.push(Attempt { index, target, since: Instant::now(), over: posted.is_err() });
-        if posted.is_err() {
+    fn post(
+        &mut self,
+        index: ShardIndex,
+        target: TargetId,
+        credit: Credit,
+        record: Frozen,
+        lent: Option<Lent<'a>>,
+    ) {
+        let over = credit.post(record, &self.inbox, self.attempts.len()).is_err();
+        let lent = lent.filter(|_| !over);
+        self.attempts.push(Attempt { index, target, since: Instant::now(), over, lent });
+        if over {
             self.want_another(index);
         }
     }
@@ -300,6 +209,7 @@ impl<'a> Fanout<'a> {
     fn answered(&mut self, answer: StoreAnswer) {
         let Some(attempt) = self.attempts.get_mut(answer.tag) else { return };
         attempt.over = true;
+        attempt.lent = None;
         let (index, target) = (attempt.index, attempt.target);
         match answer.result {
             Ok(stored) => {
@@ -360,7 +270,8 @@ impl<'a> Fanout<'a> {
             match chosen.and_then(|target| Some((target, self.map.node_of(target)?))) {
                 Some((target, node)) => {
                     let patience = self.inner.nodes.store_hedge_delay().min(deadline - Instant::now());
-                    return Ok(Some(Box::pin(acquire(self.inner, index, target, node, patience))));
+                    let bytes = self.stripe.record_bytes();
+                    return Ok(Some(Box::pin(acquire(self.inner, index, target, node, bytes, patience))));
                 }
                 None if is_pending => {}
                 None => return Err(self.out_of_targets()),
@@ -370,44 +281,44 @@ impl<'a> Fanout<'a> {
     }
 
     fn acquired(&mut self, (index, target, acquired): Acquired<'a>) {
-        let Some((credit, mut spare)) = acquired else {
-            self.attempts.push(Attempt { index, target, since: Instant::now(), over: true });
-            return self.want_another(index);
-        };
+        // Nothing in time: another one may be quicker.
+        let Some((credit, mut spare)) = acquired else { return self.want_another(index) };
         if !self.is_open(index) {
             return;
         }
         let copied = self.stripe.copy_for(index, target, spare.bytes());
         if let Some((lent, record)) = copied.and_then(|bytes| spare.share(bytes)) {
             count(&self.inner.counters.substitutes);
-            self.lent.push(lent);
-            self.post(index, target, credit, record);
+            self.post(index, target, credit, record, Some(lent));
         }
     }
 
-    /// Another target for a shard: one that was not tried for it, spread as widely as can be; when there is none, one whose
-    /// slots were only taken.
+    /// Another target for a shard, spread as widely as can be: the first of these that there is. One that has nothing of this
+    /// stripe beyond its row; one that was not tried for this shard; one that answers; one that may answer after a while.
     fn substitute(&self, index: ShardIndex) -> Option<TargetId> {
-        let seed = rand::random();
-        let mut absent: Vec<ShardIndex> = ShardIndex::all()
-            .filter(|other| self.row.home[other.get()] != self.row.first[other.get()])
-            .collect();
+        let (home, first) = (&self.row.home, &self.row.first);
+        let mut absent: Vec<ShardIndex> =
+            ShardIndex::all().filter(|other| home[other.get()] != first[other.get()]).collect();
         if !absent.contains(&index) {
             absent.push(index);
         }
-        let mut avoid = Absent::now(self.map, &self.inner.nodes, true).all();
-        avoid.extend(&self.failed);
-        let tried =
-            self.attempts.iter().filter(|attempt| attempt.index == index).map(|attempt| attempt.target);
-        let others =
-            self.attempts.iter().filter(|attempt| attempt.index != index).map(|attempt| attempt.target);
-        let others = others.filter(|target| {
-            !self.row.home.contains(target)
-                || self.row.first.iter().filter(|first| *first == target).count() > 1
-        });
-        let strict: Vec<TargetId> = avoid.iter().copied().chain(tried.clone()).chain(others).collect();
-        let looser: Vec<TargetId> = avoid.iter().copied().chain(tried).collect();
-        [strict, looser, avoid].iter().find_map(|avoid| {
+        // By now those that are well have answered, so half a delay of silence tells.
+        let view = self.inner.nodes.view_at(self.inner.nodes.store_hedge_delay() / 2);
+        let mut answering = Absent::among(self.map, &self.inner.nodes, view, true).all();
+        answering.extend(&self.failed);
+        let mut untried = answering.clone();
+        untried.extend(
+            self.attempts.iter().filter(|attempt| attempt.index == index).map(|attempt| attempt.target),
+        );
+        let mut unused = untried.clone();
+        let is_taken = |target: &TargetId| {
+            !home.contains(target) || first.iter().filter(|other| *other == target).count() > 1
+        };
+        unused.extend(self.attempts.iter().map(|attempt| attempt.target).filter(is_taken));
+        let mut connected = Absent::now(self.map, &self.inner.nodes, false).all();
+        connected.extend(&self.failed);
+        let seed = rand::random();
+        [unused, untried, answering, connected].iter().find_map(|avoid| {
             let chosen = self.map.substitutes(self.row.group, &absent, avoid, seed)?;
             chosen.into_iter().find(|(other, _)| *other == index).map(|(_, target)| target)
         })
@@ -430,11 +341,12 @@ async fn acquire(
     index: ShardIndex,
     target: TargetId,
     node: NodeId,
+    bytes: usize,
     patience: Duration,
 ) -> Acquired<'_> {
     let acquired = timeout(patience, async {
         // The spare first: a slot that waits for memory would keep others waiting.
-        let spare = inner.memory.spare().await;
+        let spare = inner.memory.spare(bytes).await;
         let credit = inner.nodes.credits().all(&[node]).await.ok()?.pop()?;
         Some((credit, spare))
     });

@@ -52,7 +52,8 @@ pub struct GatewayConfig {
     pub write_deadline: Duration,
     /// A stripe is read after so long, or the read fails. Default 20 s.
     pub read_deadline: Duration,
-    /// A request waits so long for memory before it is refused. Default 10 s.
+    /// A request waits so long for memory before it is refused. Default 15 s: longer than an operation of the fabric
+    /// can hold it.
     pub memory_wait: Duration,
     /// Times of the fabric.
     pub tunables: Tunables,
@@ -74,7 +75,7 @@ impl GatewayConfig {
             hedge_max: Duration::from_secs(1),
             write_deadline: Duration::from_secs(30),
             read_deadline: Duration::from_secs(20),
-            memory_wait: Duration::from_secs(10),
+            memory_wait: Duration::from_secs(15),
             tunables: Tunables::default(),
         }
     }

@@ -77,11 +77,14 @@ impl Memory {
         self.pool.free_bytes()
     }
 
-    /// A spare, as soon as there is one.
-    pub(crate) async fn spare(&self) -> Spare<'_> {
+    /// Memory for a copy of one record: of the pool if it has any, else a spare, as soon as there is one.
+    pub(crate) async fn spare(&self, bytes: usize) -> Spare<'_> {
         loop {
+            if let Some(buffer) = self.pool.try_lease(bytes) {
+                return Spare { home: None, buffer: Some(buffer) };
+            }
             if let Some(buffer) = self.spares.lock().take() {
-                return Spare { memory: self, buffer: Some(buffer) };
+                return Spare { home: Some(self), buffer: Some(buffer) };
             }
             sleep(SPARE_LOOK).await;
         }
@@ -90,7 +93,8 @@ impl Memory {
 
 /// Memory for one record, to be written.
 pub(crate) struct Spare<'a> {
-    memory: &'a Memory,
+    /// Where it goes back to; to the pool otherwise.
+    home: Option<&'a Memory>,
     buffer: Option<Buffer>,
 }
 
@@ -104,29 +108,29 @@ impl<'a> Spare<'a> {
     pub(crate) fn share(mut self, bytes: usize) -> Option<(Lent<'a>, Frozen)> {
         let whole = self.buffer.take()?.freeze();
         let record = whole.slice(0..bytes);
-        let lent = Lent { memory: self.memory, whole: Some(whole) };
+        let lent = Lent { home: self.home, whole: Some(whole) };
         Some((lent, record?))
     }
 }
 
 impl Drop for Spare<'_> {
     fn drop(&mut self) {
-        if let Some(buffer) = self.buffer.take() {
-            self.memory.spares.lock().free.push(buffer);
+        if let (Some(home), Some(buffer)) = (self.home, self.buffer.take()) {
+            home.spares.lock().free.push(buffer);
         }
     }
 }
 
-/// A spare that operations read. It is one again when this is dropped and the last of them is done.
+/// Memory of a copy that operations read. A spare is one again when this is dropped and the last of them is done.
 pub(crate) struct Lent<'a> {
-    memory: &'a Memory,
+    home: Option<&'a Memory>,
     whole: Option<Frozen>,
 }
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        if let Some(whole) = self.whole.take() {
-            self.memory.spares.lock().lingering.push(whole);
+        if let (Some(home), Some(whole)) = (self.home, self.whole.take()) {
+            home.spares.lock().lingering.push(whole);
         }
     }
 }
@@ -180,12 +184,15 @@ mod tests {
     #[tokio::test]
     async fn a_spare_comes_back_when_its_last_slice_is_gone() {
         let memory = memory(16 << 20);
-        drop(memory.spare().await);
-        let (lent, slice) = memory.spare().await.share(10).unwrap();
+        let rest = memory.take(&[12 << 20, memory.pool.free_bytes() - (12 << 20)]).await.unwrap();
+        drop(memory.spare(100).await);
+        let (lent, slice) = memory.spare(100).await.share(10).unwrap();
         drop(lent);
-        assert!(timeout(Duration::from_millis(30), memory.spare()).await.is_err());
+        assert!(timeout(Duration::from_millis(30), memory.spare(100)).await.is_err());
         drop(slice);
-        let mut spare = timeout(Duration::from_secs(1), memory.spare()).await.unwrap();
+        let mut spare = timeout(Duration::from_secs(1), memory.spare(100)).await.unwrap();
         assert_eq!(spare.bytes().len(), RECORD_BYTES_MAX);
+        drop(rest);
+        assert_eq!(memory.spare(100).await.bytes().len(), 100, "the pool comes first");
     }
 }

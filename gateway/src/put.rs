@@ -11,7 +11,7 @@ use crate::fanout::{FanoutError, FullWidth, fan_out};
 use crate::gateway::{Gateway, Inner};
 use crate::ops::now_ms;
 use crate::points;
-use crate::stripe::{Encoded, Filling, StripeError};
+use crate::stripe::{Encoded, Filling, StripeError, memory_of};
 use crate::transfer::{
     AccessError, Authorise, Destination, Source, SourceError, Stored, Summary, WriteError,
 };
@@ -56,12 +56,12 @@ impl Gateway {
             //    watermark once this lease is fenced.
             let ticket = lease.stripe(group);
             let id = ticket.id();
-            let buffer = memory_for(inner, span.geometry, &mut writing, &mut written).await?;
+            let memory = memory_for(inner, span.geometry, &mut writing, &mut written).await?;
             points::reached(points::LEASED);
 
             // 2. Fill it, straight from the source into registered memory, while earlier stripes are written. A crash leaves
             //    nothing of this stripe, and shards of earlier ones: garbage, since no manifest names them.
-            let filling = inner.counters.receive.measure(fill(buffer, span.geometry, source));
+            let filling = inner.counters.receive.measure(fill(memory, span.geometry, source));
             let filled = alongside(&mut writing, &mut written, filling).await??;
             points::reached(points::RECEIVED);
 
@@ -134,34 +134,33 @@ async fn memory_for<F>(
     geometry: StripeGeometry,
     writing: &mut FuturesUnordered<F>,
     written: &mut Written,
-) -> Result<Buffer, WriteError>
+) -> Result<Vec<Buffer>, WriteError>
 where
     F: Future<Output = Result<OneWritten, FanoutError>>,
 {
-    let lengths = [geometry.layout().total_bytes];
+    let lengths = memory_of(geometry);
     loop {
-        let taken = match inner.memory.try_take(&lengths) {
+        return match inner.memory.try_take(&lengths) {
             None if writing.is_empty() => inner.memory.take(&lengths).await.map_err(|_| {
                 count(&inner.counters.overloads);
                 WriteError::Overloaded
-            })?,
+            }),
             None => {
                 written.take(writing.next().await)?;
                 continue;
             }
-            Some(taken) => taken,
+            Some(taken) => Ok(taken),
         };
-        return taken.into_iter().next().ok_or(WriteError::Overloaded);
     }
 }
 
 /// Reads exactly one stripe's bytes.
 async fn fill<S: Source>(
-    buffer: Buffer,
+    memory: Vec<Buffer>,
     geometry: StripeGeometry,
     source: &mut S,
 ) -> Result<Filling, WriteError> {
-    let mut filling = Filling::new(buffer, geometry);
+    let mut filling = Filling::new(memory, geometry).ok_or_else(|| bug(StripeError::Memory))?;
     while !filling.is_full() {
         let bytes = source.read(filling.space()).await?;
         if bytes == 0 {

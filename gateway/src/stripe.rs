@@ -1,28 +1,45 @@
-//! A stripe's buffer on its way: filled in the order of the object's bytes, encoded in place, addressed to 14 targets, shared.
+//! A stripe on its way: filled in the order of the object's bytes, encoded in place, addressed to 14 targets, shared.
 //!
 //! Each step takes the one before by value, so that no byte can change after it was summed. The only copy of a byte is the one
-//! into the buffer, which is the source's.
+//! into the stripe's memory, which is the source's. Every shard has memory of its own, since each is held until its own node has
+//! taken it: a node that hangs holds a fourteenth of the stripes that it hangs on.
 
-use tenfour_erasure::geometry::{Layout, StripeGeometry, WrongBuffer};
+use std::array;
+use tenfour_erasure::geometry::StripeGeometry;
 use tenfour_erasure::{BlockSums, Codec, CodecError, crc64};
 use tenfour_rdma::{Buffer, Frozen};
-use tenfour_types::limits::{DATA_SHARDS, TOTAL_SHARDS};
+use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS, TOTAL_SHARDS};
 use tenfour_types::record::{ShardHeader, header_bytes, shard_digest};
 use tenfour_types::{Digest, Epoch, ShardIndex, StripeId, TargetId};
 
-/// A buffer that takes the stripe's bytes.
+/// By so much neighbouring shards' places differ modulo 4 KiB, bytes: the encoder's 14 streams would else evict each other from the
+/// first-level cache.
+const STAGGER_BYTES: usize = 256;
+/// Shorter shards fit the cache anyway, and a record of one page stays in one.
+const STAGGERED_FROM_BYTES: usize = 32 << 10;
+
+/// Where a shard's record begins in its buffer.
+fn record_start(geometry: StripeGeometry, shard: usize) -> usize {
+    if geometry.shard_bytes < STAGGERED_FROM_BYTES { 0 } else { shard * STAGGER_BYTES }
+}
+
+/// The memory that a stripe takes: one buffer for each shard.
+pub(crate) fn memory_of(geometry: StripeGeometry) -> [usize; TOTAL_SHARDS] {
+    let record_bytes = header_bytes(geometry.shard_bytes) + geometry.shard_bytes;
+    array::from_fn(|shard| record_start(geometry, shard) + record_bytes)
+}
+
+/// Memory that takes the stripe's bytes.
 pub(crate) struct Filling {
-    buffer: Buffer,
+    shards: [Buffer; TOTAL_SHARDS],
     geometry: StripeGeometry,
-    layout: Layout,
     filled: usize,
 }
 
 /// All 14 shards, without their headers.
 pub(crate) struct Encoded {
-    buffer: Buffer,
+    shards: [Buffer; TOTAL_SHARDS],
     geometry: StripeGeometry,
-    layout: Layout,
     sums: Box<[BlockSums; TOTAL_SHARDS]>,
     id: StripeId,
     digests: [Digest; TOTAL_SHARDS],
@@ -30,41 +47,39 @@ pub(crate) struct Encoded {
 
 /// All 14 records as they are sent, each with the header of its first target. Immutable.
 pub(crate) struct Addressed {
-    bytes: Frozen,
+    records: [Option<Frozen>; TOTAL_SHARDS],
     geometry: StripeGeometry,
-    layout: Layout,
     sums: Box<[BlockSums; TOTAL_SHARDS]>,
     id: StripeId,
     epoch: Epoch,
     pub(crate) digests: [Digest; TOTAL_SHARDS],
 }
 
-/// A stripe cannot be made of the buffer: a bug, since the buffer is leased for it.
+/// A stripe cannot be made of its memory: a bug, since that is leased for it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StripeError {
     #[error(transparent)]
     Codec(#[from] CodecError),
-    #[error(transparent)]
-    Buffer(#[from] WrongBuffer),
-    #[error("a shard's header does not fit in front of its payload")]
-    Header,
+    #[error("a shard does not fit its memory")]
+    Memory,
 }
 
 impl Filling {
-    pub(crate) fn new(buffer: Buffer, geometry: StripeGeometry) -> Self {
-        Self { buffer, geometry, layout: geometry.layout(), filled: 0 }
+    /// The buffers are of the lengths that [`memory_of`] says; `None` when they are too few.
+    pub(crate) fn new(buffers: Vec<Buffer>, geometry: StripeGeometry) -> Option<Self> {
+        Some(Self { shards: buffers.try_into().ok()?, geometry, filled: 0 })
     }
 
     /// The place of the next bytes: the rest of one data shard. Empty when the stripe is full.
     pub(crate) fn space(&mut self) -> &mut [u8] {
         let shard = self.filled / self.geometry.shard_bytes;
         let data = self.geometry.shard_data(shard);
-        match self.layout.payload(shard) {
-            Some(payload) if shard < DATA_SHARDS => {
-                let begin = payload.start + (self.filled - data.start.min(self.filled));
-                self.buffer.get_mut(begin..payload.start + data.len()).unwrap_or_default()
+        let done = self.filled.saturating_sub(data.start);
+        match self.shards.get_mut(shard).filter(|_| shard < DATA_SHARDS) {
+            Some(buffer) => {
+                payload(self.geometry, shard, buffer).get_mut(done..data.len()).unwrap_or_default()
             }
-            _ => &mut [],
+            None => &mut [],
         }
     }
 
@@ -78,40 +93,54 @@ impl Filling {
     }
 
     /// Pads, and fills the parity shards and all checksums in one pass.
-    pub(crate) fn encode(mut self, id: StripeId, codec: &dyn Codec) -> Result<Encoded, StripeError> {
+    pub(crate) fn encode(self, id: StripeId, codec: &dyn Codec) -> Result<Encoded, StripeError> {
+        let Self { mut shards, geometry, .. } = self;
         let mut sums = Box::new([const { BlockSums::new() }; TOTAL_SHARDS]);
-        self.geometry.zero_padding(&mut self.buffer)?;
-        let mut parts = self.layout.split(&mut self.buffer)?;
-        codec.encode(&parts.data, &mut parts.parity, Some(&mut sums))?;
-        let shard_bytes = self.geometry.shard_bytes as u32;
+        let mut payloads =
+            shards.iter_mut().enumerate().map(|(shard, buffer)| payload(geometry, shard, buffer));
+        let mut data: [&[u8]; DATA_SHARDS] = [&[]; DATA_SHARDS];
+        for (shard, (place, payload)) in data.iter_mut().zip(payloads.by_ref()).enumerate() {
+            payload.get_mut(geometry.shard_data(shard).len()..).unwrap_or_default().fill(0);
+            *place = payload;
+        }
+        let mut parity: [&mut [u8]; PARITY_SHARDS] = array::from_fn(|_| payloads.next().unwrap_or_default());
+        codec.encode(&data, &mut parity, Some(&mut sums))?;
+        drop(payloads);
         let mut digests = [Digest([0; _]); TOTAL_SHARDS];
         for (index, (digest, sums)) in ShardIndex::all().zip(digests.iter_mut().zip(sums.iter())) {
-            *digest = shard_digest(id, index, shard_bytes, sums);
+            *digest = shard_digest(id, index, geometry.shard_bytes as u32, sums);
         }
-        let Self { buffer, geometry, layout, .. } = self;
-        Ok(Encoded { buffer, geometry, layout, sums, id, digests })
+        Ok(Encoded { shards, geometry, sums, id, digests })
     }
+}
+
+/// A shard's payload, in its memory.
+fn payload(geometry: StripeGeometry, shard: usize, buffer: &mut Buffer) -> &mut [u8] {
+    let start = record_start(geometry, shard) + header_bytes(geometry.shard_bytes);
+    buffer.get_mut(start..start + geometry.shard_bytes).unwrap_or_default()
 }
 
 impl Encoded {
     /// Writes the headers, for these targets by this epoch of the map.
     pub(crate) fn address(
-        mut self,
+        self,
         targets: &[TargetId; TOTAL_SHARDS],
         epoch: Epoch,
     ) -> Result<Addressed, StripeError> {
-        let header_bytes = self.layout.header_bytes();
-        for (index, target) in ShardIndex::all().zip(targets) {
-            let header = header_of(self.id, self.geometry, &self.digests, epoch, index, *target);
-            let begin = self.layout.record(index.get()).ok_or(StripeError::Header)?.start;
-            let place = self.buffer.get_mut(begin..begin + header_bytes).ok_or(StripeError::Header)?;
-            let sums = self.sums.get(index.get()).ok_or(StripeError::Header)?;
+        let Self { shards, geometry, sums, id, digests } = self;
+        let header_bytes = header_bytes(geometry.shard_bytes);
+        let mut records = [const { None }; TOTAL_SHARDS];
+        let parts = ShardIndex::all().zip(shards).zip(targets).zip(sums.iter()).zip(&mut records);
+        for ((((index, mut buffer), target), sums), record) in parts {
+            let start = record_start(geometry, index.get());
+            let header = header_of(id, geometry, &digests, epoch, index, *target);
+            let place = buffer.get_mut(start..start + header_bytes).ok_or(StripeError::Memory)?;
             if !header.write(sums, crc64, place) {
-                return Err(StripeError::Header);
+                return Err(StripeError::Memory);
             }
+            *record = buffer.freeze().slice(start..start + header_bytes + geometry.shard_bytes);
         }
-        let Self { buffer, geometry, layout, sums, id, digests } = self;
-        Ok(Addressed { bytes: buffer.freeze(), geometry, layout, sums, id, epoch, digests })
+        Ok(Addressed { records, geometry, sums, id, epoch, digests })
     }
 }
 
@@ -128,10 +157,14 @@ impl Addressed {
         self.geometry.data_bytes as u32
     }
 
+    /// What is sent of a shard, bytes.
+    pub(crate) fn record_bytes(&self) -> usize {
+        header_bytes(self.geometry.shard_bytes) + self.geometry.shard_bytes
+    }
+
     /// What is sent of a shard: header, block table and payload.
     pub(crate) fn record(&self, index: ShardIndex) -> Option<Frozen> {
-        let begin = self.layout.record(index.get())?.start;
-        self.bytes.slice(begin..self.layout.payload(index.get())?.end)
+        self.records.get(index.get())?.clone()
     }
 
     /// Writes the same record for another target to `place`; its length, or `None` when it does not fit.
@@ -169,9 +202,12 @@ mod tests {
         let config = DomainConfig::new(Provider::Shm, "stripe-test", ClusterKey::generate(), 16 << 20);
         let domain = Domain::open(config).unwrap();
         let geometry = StripeGeometry::new(data_bytes).unwrap();
-        let mut buffer = domain.pool().try_lease(geometry.layout().total_bytes).unwrap();
-        buffer.fill(0xa5);
-        let mut filling = Filling::new(buffer, geometry);
+        let lease = |bytes: &usize| {
+            let mut buffer = domain.pool().try_lease(*bytes).unwrap();
+            buffer.fill(0xa5);
+            buffer
+        };
+        let mut filling = Filling::new(memory_of(geometry).iter().map(lease).collect(), geometry).unwrap();
         let mut next = 0usize;
         while !filling.is_full() {
             let space = filling.space();

@@ -62,7 +62,7 @@ pub enum Content {
 
 impl Content {
     /// Its length, bytes.
-    pub fn len(&self) -> Result<u64> {
+    pub fn bytes(&self) -> Result<u64> {
         match self {
             Self::File(path) => Ok(std::fs::metadata(path)?.len()),
             Self::Pattern { len, .. } => Ok(*len),

@@ -156,7 +156,7 @@ impl<'a> Story<'a> {
 
     async fn store(&mut self, what: &str, objects: Vec<Stored>) -> Result<()> {
         let began = Instant::now();
-        let total = objects.iter().map(|object| object.content.len()).sum::<Result<u64>>()?;
+        let total = objects.iter().map(|object| object.content.bytes()).sum::<Result<u64>>()?;
         let bar = progress("storing", objects.len() as u64);
         let client = self.list.client()?;
         let mut waiting = tokio::task::JoinSet::new();
@@ -241,7 +241,7 @@ impl<'a> Story<'a> {
             .output()
             .await?;
         bar.finish_and_clear();
-        let total = objects.iter().map(|object| object.content.len()).sum::<Result<u64>>()?;
+        let total = objects.iter().map(|object| object.content.bytes()).sum::<Result<u64>>()?;
         let seconds = began.elapsed().as_secs_f64();
         let told = if output.status.success() { &output.stdout } else { &output.stderr };
         let told = String::from_utf8_lossy(told);

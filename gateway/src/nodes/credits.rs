@@ -29,6 +29,7 @@ struct Table {
 
 struct NodeCredits {
     link: Arc<Link>,
+    slots: usize,
     free: Vec<(u16, Remote)>,
 }
 
@@ -69,9 +70,9 @@ impl Credits {
         granted.await.map_err(|_| Gone)
     }
 
-    /// One credit of a node, if one is free now.
-    pub(crate) fn one_now(self: &Arc<Self>, node: NodeId) -> Option<Credit> {
-        self.table.lock().take(&[node], self).and_then(|mut credits| credits.pop())
+    /// How many slots a node has granted altogether.
+    pub(crate) fn slots_of(&self, node: NodeId) -> usize {
+        self.table.lock().nodes.get(&node).map_or(0, |known| known.slots)
     }
 
     /// A connection stands, with these slots.
@@ -79,7 +80,7 @@ impl Credits {
         let free = slots.iter().enumerate().map(|(slot, remote)| (slot as u16, *remote)).collect();
         let served = {
             let mut table = self.table.lock();
-            table.nodes.insert(link.node(), NodeCredits { link, free });
+            table.nodes.insert(link.node(), NodeCredits { link, slots: slots.len(), free });
             table.serve(self)
         };
         hand_out(served);

@@ -117,10 +117,14 @@ impl Nodes {
         self.shared.peers.read().get(&node)?.link()
     }
 
-    /// Who answers now. A node that was silent for longer than two hedge delays is late; one that was so for longer than it
-    /// takes to be taken for down as well, until it answers.
+    /// Who answers now. A node that was silent for longer than two hedge delays is late.
     pub(crate) fn view(&self) -> View {
-        let late_after = 2 * self.store_hedge_delay().max(self.fetch_hedge_delay());
+        self.view_at(2 * self.store_hedge_delay().max(self.fetch_hedge_delay()))
+    }
+
+    /// The same; a node that owes an answer and was silent for so long is late. One that is taken for down is so in any case,
+    /// until it answers.
+    pub(crate) fn view_at(&self, late_after: Duration) -> View {
         let late_after = late_after.min(self.shared.config.down_after);
         let (mut ready, mut late) = (Vec::new(), Vec::new());
         for (node, peer) in self.shared.peers.read().iter() {

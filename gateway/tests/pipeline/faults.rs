@@ -112,6 +112,36 @@ async fn a_slow_node_is_written_around_and_costs_one_delay() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_nodes_that_hang_under_load_stop_nobody() {
+    let cluster = Cluster::start(14, 1).await;
+    let mut config = cluster.gateway_config();
+    config.hedge_min = Duration::from_millis(75);
+    config.pool_bytes = 96 * MIB;
+    let gateway = cluster.gateway_with(config).await;
+    round_trip(&gateway, "warm", 1, 10 * MIB).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for id in [1, 4, 6, 12] {
+        cluster.slow_disk(id, Duration::from_secs(4));
+    }
+    let begun = Instant::now();
+    let putting: Vec<_> = (0..32_u64)
+        .map(|number| {
+            let gateway = gateway.clone();
+            let bytes = if number % 8 == 0 { 12 * MIB } else { 5000 };
+            tokio::spawn(
+                async move { round_trip(&gateway, &format!("object-{number}"), number, bytes).await },
+            )
+        })
+        .collect();
+    for put in putting {
+        put.await.unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    let rows = cluster.stripes().await;
+    assert!(rows.iter().filter(|row| row.data_bytes == 5000).all(|row| row.overrides.len() >= 4));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_target_is_passed_over_and_when_all_are_full_the_client_is_told() {
     let cluster = Cluster::start(15, 1).await;
     let gateway = cluster.gateway().await;
