@@ -302,8 +302,7 @@ impl<'a> Fanout<'a> {
         if !absent.contains(&index) {
             absent.push(index);
         }
-        // By now those that are well have answered, so half a delay of silence tells.
-        let view = self.inner.nodes.view_at(self.inner.nodes.store_hedge_delay() / 2);
+        let view = self.inner.nodes.view_while_writing();
         let mut answering = Absent::among(self.map, &self.inner.nodes, view, true).all();
         answering.extend(&self.failed);
         let mut untried = answering.clone();

@@ -85,7 +85,7 @@ impl Gather {
         let mut gather = Self {
             inner: inner.clone(),
             map: inner.metadata.map(),
-            view: inner.nodes.view(),
+            view: inner.nodes.view_for_reading(),
             row: row.clone(),
             shards: std::array::from_fn(|_| Shard::default()),
             holders: [0; TOTAL_SHARDS],
@@ -186,7 +186,7 @@ impl Gather {
         if let Ok(map) = self.inner.metadata.refresh_map().await {
             self.map = map;
         }
-        self.view = self.inner.nodes.view();
+        self.view = self.inner.nodes.view_for_reading();
         self.holders = [0; TOTAL_SHARDS];
         self.look_for_holders();
         self.ask_now()

@@ -52,22 +52,23 @@ pub(crate) struct Gone;
 
 impl Credits {
     /// One credit of each node named (a node may be named several times), in that order, as soon as all are free at once.
+    /// Dropping the future gives up the turn.
     pub(crate) async fn all(self: &Arc<Self>, nodes: &[NodeId]) -> Result<Vec<Credit>, Gone> {
-        let granted = {
+        let (grant, granted) = oneshot::channel();
+        let served = {
             let mut table = self.table.lock();
             if nodes.iter().any(|node| !table.nodes.contains_key(node)) {
                 return Err(Gone);
             }
-            if table.waiters.iter().all(|waiter| !waiter.shares(nodes))
-                && let Some(credits) = table.take(nodes, self)
-            {
-                return Ok(credits);
-            }
-            let (grant, granted) = oneshot::channel();
             table.waiters.push_back(Waiter { nodes: nodes.to_vec(), grant });
-            granted
+            table.serve(self)
         };
-        granted.await.map_err(|_| Gone)
+        hand_out(served);
+        let mut turn = Turn { credits: self, granted: Some(granted) };
+        match turn.granted.as_mut() {
+            Some(granted) => granted.await.map_err(|_| Gone),
+            None => Err(Gone),
+        }
     }
 
     /// How many slots a node has granted altogether.
@@ -115,6 +116,24 @@ impl Credits {
     }
 }
 
+/// A place in the queue; when it is given up, those behind it may be served.
+struct Turn<'a> {
+    credits: &'a Arc<Credits>,
+    granted: Option<oneshot::Receiver<Vec<Credit>>>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let Some(granted) = self.granted.take() else { return };
+        let was_served = granted.is_terminated();
+        drop(granted);
+        if !was_served {
+            let served = self.credits.table.lock().serve(self.credits);
+            hand_out(served);
+        }
+    }
+}
+
 /// Outside the lock: what a waiter that has gone does not take comes back by being dropped, which takes the lock.
 fn hand_out(served: Vec<(oneshot::Sender<Vec<Credit>>, Vec<Credit>)>) {
     for (grant, credits) in served {
@@ -146,6 +165,9 @@ impl Table {
     fn serve(&mut self, home: &Arc<Credits>) -> Vec<(oneshot::Sender<Vec<Credit>>, Vec<Credit>)> {
         let mut served = Vec::new();
         let mut passed: Vec<NodeId> = Vec::new();
+        if self.waiters.is_empty() {
+            return served;
+        }
         for waiter in std::mem::take(&mut self.waiters) {
             if waiter.grant.is_closed() {
                 continue;
@@ -160,12 +182,6 @@ impl Table {
             }
         }
         served
-    }
-}
-
-impl Waiter {
-    fn shares(&self, nodes: &[NodeId]) -> bool {
-        !self.grant.is_closed() && self.nodes.iter().any(|node| nodes.contains(node))
     }
 }
 

@@ -57,13 +57,39 @@ pub(crate) struct Link {
     state: Mutex<State>,
 }
 
+/// When something of a kind was answered last, or was asked for after everything of that kind had been answered.
+#[derive(Default)]
+struct Heard {
+    owed: usize,
+    last: Option<Instant>,
+}
+
+impl Heard {
+    fn expect(&mut self, now: Instant) {
+        if self.owed == 0 {
+            self.last = Some(now);
+        }
+        self.owed += 1;
+    }
+
+    fn hear(&mut self) {
+        self.owed = self.owed.saturating_sub(1);
+        self.last = Some(Instant::now());
+    }
+
+    /// For how long an answer has been owed and none given.
+    fn silence(&self) -> Duration {
+        self.last.filter(|_| self.owed > 0).map_or(Duration::ZERO, |last| last.elapsed())
+    }
+}
+
 #[derive(Default)]
 struct State {
     stores: HashMap<u16, Store>,
     requests: HashMap<u32, Pending>,
     last_request: u32,
-    /// The last sign of life, or the first request after everything was answered.
-    heard: Option<Instant>,
+    store_heard: Heard,
+    fetch_heard: Heard,
     probing: bool,
     dead: bool,
 }
@@ -116,13 +142,17 @@ impl Link {
         &self.connection
     }
 
-    /// For how long it has owed an answer and given none; zero when it owes none.
-    pub(crate) fn silence(&self) -> Duration {
+    /// For how long it has owed answers to stores and given none, and the same for everything else; zero when it owes none.
+    /// Apart, since a disk that hangs in a flush may read well.
+    pub(crate) fn silence(&self) -> (Duration, Duration) {
         let state = self.state.lock();
-        if state.stores.is_empty() && state.requests.is_empty() {
-            return Duration::ZERO;
-        }
-        state.heard.map_or(Duration::ZERO, |heard| heard.elapsed())
+        (state.store_heard.silence(), state.fetch_heard.silence())
+    }
+
+    /// Whether it has owed an answer for so long, and given none of that kind.
+    pub(crate) fn is_silent_for(&self, time: Duration) -> bool {
+        let (stores, others) = self.silence();
+        stores.max(others) >= time
     }
 
     /// Writes a record to a slot.
@@ -137,7 +167,8 @@ impl Link {
         let now = Instant::now();
         {
             let mut state = self.state.lock();
-            state.expect(now)?;
+            state.check()?;
+            state.store_heard.expect(now);
             state.stores.insert(slot, Store { inbox: inbox.clone(), tag, since: now, _completion: None });
         }
         // `None`: the send queue is full, which ours is only behind a node that takes nothing off it.
@@ -153,10 +184,9 @@ impl Link {
             None => Failure::Busy,
         };
         // When it is not there any more, the connection has just ended and the inbox was told.
-        match self.state.lock().stores.remove(&slot) {
-            Some(_) => Err(failure),
-            None => Ok(()),
-        }
+        let mut state = self.state.lock();
+        state.store_heard.owed = state.store_heard.owed.saturating_sub(1);
+        if state.stores.remove(&slot).is_some() { Err(failure) } else { Ok(()) }
     }
 
     /// Asks for payload bytes of a shard, to be written to the beginning of `buffer`.
@@ -200,7 +230,8 @@ impl Link {
             if state.requests.len() >= REQUESTS_MAX {
                 return Err(Failure::Busy);
             }
-            state.expect(now)?;
+            state.check()?;
+            state.fetch_heard.expect(now);
             state.last_request = state.last_request.wrapping_add(1);
             let number = state.last_request;
             state.requests.insert(number, Pending { since: now, request, _completion: None });
@@ -217,17 +248,16 @@ impl Link {
             Some(Err(OperationError::MessageTooLong)) | None => Failure::Busy,
             Some(Err(_)) => Failure::Lost,
         };
-        match self.state.lock().requests.remove(&number) {
-            Some(_) => Err(failure),
-            None => Ok(()),
-        }
+        let mut state = self.state.lock();
+        state.fetch_heard.owed = state.fetch_heard.owed.saturating_sub(1);
+        if state.requests.remove(&number).is_some() { Err(failure) } else { Ok(()) }
     }
 
     /// The record that was written to a slot is durable, or not.
     pub(super) fn stored(&self, slot: u16, result: Result<(), ShardError>) -> Answered {
         let store = {
             let mut state = self.state.lock();
-            state.hear();
+            state.store_heard.hear();
             state.stores.remove(&slot)
         };
         let Some(store) = store else { return Answered::Other };
@@ -241,7 +271,8 @@ impl Link {
     pub(super) fn answered(&self, number: u32, message: FromNode) -> Answered {
         let pending = {
             let mut state = self.state.lock();
-            state.hear();
+            state.fetch_heard.hear();
+            state.probing = false;
             state.requests.remove(&number)
         };
         let Some(Pending { since, request, .. }) = pending else { return Answered::Other };
@@ -282,19 +313,7 @@ impl Link {
 }
 
 impl State {
-    /// Something will be owed from now on.
-    fn expect(&mut self, now: Instant) -> Result<(), Failure> {
-        if self.dead {
-            return Err(Failure::Lost);
-        }
-        if self.stores.is_empty() && self.requests.is_empty() {
-            self.heard = Some(now);
-        }
-        Ok(())
-    }
-
-    fn hear(&mut self) {
-        self.heard = Some(Instant::now());
-        self.probing = false;
+    fn check(&self) -> Result<(), Failure> {
+        if self.dead { Err(Failure::Lost) } else { Ok(()) }
     }
 }

@@ -109,7 +109,7 @@ impl Nodes {
 
     pub(crate) fn ready_count(&self) -> usize {
         let links: Vec<_> = self.shared.peers.read().values().filter_map(|peer| peer.link()).collect();
-        links.iter().filter(|link| link.silence() < self.shared.config.down_after).count()
+        links.iter().filter(|link| !link.is_silent_for(self.shared.config.down_after)).count()
     }
 
     /// The connection to a node, if there is one.
@@ -117,19 +117,29 @@ impl Nodes {
         self.shared.peers.read().get(&node)?.link()
     }
 
-    /// Who answers now. A node that was silent for longer than two hedge delays is late.
+    /// Who may be written to now. A node that owes an answer and was silent for longer than two hedge delays is late.
     pub(crate) fn view(&self) -> View {
-        self.view_at(2 * self.store_hedge_delay().max(self.fetch_hedge_delay()))
+        let late_after = 2 * self.store_hedge_delay().max(self.fetch_hedge_delay());
+        self.view_of(late_after, |(stores, others)| stores.max(others))
     }
 
-    /// The same; a node that owes an answer and was silent for so long is late. One that is taken for down is so in any case,
-    /// until it answers.
-    pub(crate) fn view_at(&self, late_after: Duration) -> View {
+    /// The same in the middle of a fan-out, when those that are well have answered: half a delay of silence tells.
+    pub(crate) fn view_while_writing(&self) -> View {
+        self.view_of(self.store_hedge_delay() / 2, |(stores, others)| stores.max(others))
+    }
+
+    /// Who may be read from now.
+    pub(crate) fn view_for_reading(&self) -> View {
+        self.view_of(2 * self.fetch_hedge_delay(), |(_, others)| others)
+    }
+
+    /// A node that is taken for down is late in any case, until it answers.
+    fn view_of(&self, late_after: Duration, silence: impl Fn((Duration, Duration)) -> Duration) -> View {
         let late_after = late_after.min(self.shared.config.down_after);
         let (mut ready, mut late) = (Vec::new(), Vec::new());
         for (node, peer) in self.shared.peers.read().iter() {
             match peer.link() {
-                Some(link) if link.silence() < late_after => ready.push(*node),
+                Some(link) if silence(link.silence()) < late_after => ready.push(*node),
                 Some(_) => late.push(*node),
                 None => {}
             }
@@ -216,7 +226,7 @@ async fn look_after(nodes: Nodes, metadata: Metadata) {
         }
         let links: Vec<_> = nodes.shared.peers.read().values().filter_map(|peer| peer.link()).collect();
         for link in links {
-            if link.silence() >= nodes.shared.config.down_after {
+            if link.is_silent_for(nodes.shared.config.down_after) {
                 link.probe();
             }
         }

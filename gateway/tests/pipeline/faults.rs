@@ -136,7 +136,7 @@ async fn four_nodes_that_hang_under_load_stop_nobody() {
     for put in putting {
         put.await.unwrap();
     }
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}, {:?}", begun.elapsed(), gateway.counters());
     let rows = cluster.stripes().await;
     assert!(rows.iter().filter(|row| row.data_bytes == 5000).all(|row| row.overrides.len() >= 4));
 }
