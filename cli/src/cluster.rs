@@ -13,7 +13,7 @@ use tenfour_metadata::{Metadata, MetadataConfig};
 use tokio::time::{Instant, sleep};
 
 /// How long the processes may take to serve.
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+pub const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How often a wait looks again.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -34,7 +34,13 @@ impl LocalCluster {
     /// Starts the cluster in `root`, created there when there is none, and waits until S3 is served at full width.
     pub async fn start(root: &Path, wishes: Wishes, restart: bool) -> Result<Self> {
         let layout = Layout::open_or_create(root, wishes)?;
-        free_to_listen(&layout.s3_addresses())?;
+        free_to_listen(
+            &layout.s3_addresses(),
+            "S3 cannot be served",
+            "choose another address with --s3 ADDRESS:PORT",
+        )?;
+        let edit = format!("choose other ports in {}", layout.root.join("cluster.toml").display());
+        free_to_listen(&layout.plan.metadata, "a metadata replica cannot listen", &edit)?;
         let spawn = |kind: &str, name: String| {
             Process::spawn(Spec {
                 arguments: [
@@ -51,9 +57,9 @@ impl LocalCluster {
             })
         };
         let metas: Vec<Process> = layout.metas().into_iter().map(|name| spawn("meta", name)).collect();
-        let nodes: Vec<Process> = layout.nodes().into_iter().map(|name| spawn("node", name)).collect();
         all_ready(&metas).await?;
-        let metadata = connect(&layout.cluster_section()).await?;
+        let metadata = connect_within(&layout.cluster_section(), READY_DEADLINE).await?;
+        let nodes: Vec<Process> = layout.nodes().into_iter().map(|name| spawn("node", name)).collect();
         all_ready(&nodes).await?;
         match metadata.cluster(ClusterCommand::BuildGroups { count: None }).await? {
             Ok(ClusterDone::Epoch(_) | _) | Err(ClusterRefusal::GroupsExist) => {}
@@ -131,6 +137,18 @@ pub async fn connect(section: &ClusterSection) -> Result<Metadata> {
     })
 }
 
+/// As [`connect`], for a process that starts together with the replicas: tries until one of them answers.
+pub async fn connect_within(section: &ClusterSection, deadline: Duration) -> Result<Metadata> {
+    let end = Instant::now() + deadline;
+    loop {
+        match connect(section).await {
+            Err(error) if Instant::now() < end => tracing::warn!("{error:#}"),
+            outcome => return outcome,
+        }
+        sleep(POLL).await;
+    }
+}
+
 async fn all_ready(processes: &[Process]) -> Result<()> {
     for process in processes {
         process.ready(READY_DEADLINE).await?;
@@ -139,11 +157,10 @@ async fn all_ready(processes: &[Process]) -> Result<()> {
 }
 
 /// A port in use is found before 18 processes are started.
-fn free_to_listen(addresses: &[SocketAddr]) -> Result<()> {
+fn free_to_listen(addresses: &[SocketAddr], what: &str, help: &str) -> Result<()> {
     for address in addresses {
-        std::net::TcpListener::bind(address).with_context(|| {
-            format!("S3 cannot be served on {address}; stop what uses it, or choose another address with --s3 ADDRESS:PORT")
-        })?;
+        std::net::TcpListener::bind(address)
+            .with_context(|| format!("{what} on {address}; stop what uses it, or {help}"))?;
     }
     Ok(())
 }

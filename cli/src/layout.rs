@@ -24,7 +24,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 /// Replicas of the metadata service: one may be lost.
-const METADATA_REPLICAS: u16 = 3;
+const METADATA_REPLICAS: usize = 3;
 /// Longest path that a Unix socket can have, bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 /// Where ports for internal listeners are looked for: below the range that outgoing connections are given.
@@ -84,6 +84,10 @@ pub struct Layout {
 impl Layout {
     /// Finds the cluster in `root`, or creates one there; writes the configuration of every process.
     pub fn open_or_create(root: &Path, wishes: Wishes) -> Result<Self> {
+        if wishes.s3.port() == 0 || wishes.s3.port().checked_add(wishes.gateways.saturating_sub(1)).is_none()
+        {
+            bail!("--s3 {}: name a port, with room for {} gateways above it", wishes.s3, wishes.gateways);
+        }
         fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
         let root = root.canonicalize()?;
         let lock = lock(&root)?;
@@ -139,8 +143,9 @@ impl Layout {
         for (number, name) in (1u64..).zip(self.metas()) {
             self.write(&name, &self.meta_file(number))?;
         }
-        for (number, name) in (1u32..).zip(self.nodes()) {
-            self.write(&name, &self.node_file(number, &sockets)?)?;
+        let endpoints = self.node_endpoints(&sockets)?;
+        for ((number, name), endpoint) in (1u32..).zip(self.nodes()).zip(endpoints) {
+            self.write(&name, &self.node_file(number, endpoint))?;
         }
         for (address, name) in self.s3_addresses().into_iter().zip(self.gateways()) {
             self.write(&name, &self.gateway_file(address))?;
@@ -169,13 +174,25 @@ impl Layout {
         }
     }
 
-    fn node_file(&self, number: u32, sockets: &Path) -> Result<NodeFile> {
-        let endpoint = match self.wishes.fabric.as_str() {
-            "shm" => format!("shm:{}", sockets.join(format!("node-{number:02}.sock")).display()),
-            "tcp" => format!("tcp:{}", SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?))),
+    /// Where each node's shard service listens.
+    fn node_endpoints(&self, sockets: &Path) -> Result<Vec<String>> {
+        let nodes = self.nodes();
+        match self.wishes.fabric.as_str() {
+            "shm" => Ok(nodes
+                .iter()
+                .map(|name| format!("shm:{}", sockets.join(name).with_extension("sock").display()))
+                .collect()),
+            "tcp" => {
+                let addresses =
+                    free_addresses(nodes.len(), &[&self.plan.metadata[..], &self.s3_addresses()].concat())?;
+                Ok(addresses.iter().map(|address| format!("tcp:{address}")).collect())
+            }
             other => bail!("--fabric {other}: this build knows shm and tcp"),
-        };
-        Ok(NodeFile {
+        }
+    }
+
+    fn node_file(&self, number: u32, endpoint: String) -> NodeFile {
+        NodeFile {
             cluster: self.cluster_section(),
             id: number,
             rack: "rack-1".to_owned(),
@@ -187,7 +204,7 @@ impl Layout {
             }],
             staging: ByteSize::mib(96),
             segment: self.wishes.segment,
-        })
+        }
     }
 
     fn gateway_file(&self, listen: SocketAddr) -> GatewayFile {
@@ -303,9 +320,7 @@ fn found(root: &Path, wishes: &Wishes) -> Result<Plan> {
         &root.join("cluster.key"),
         &format!("{}\n", hex::encode(random.random::<[u8; 32]>())),
     )?;
-    let metadata = (0..METADATA_REPLICAS)
-        .map(|_| Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?))))
-        .collect::<Result<Vec<_>>>()?;
+    let metadata = free_addresses(METADATA_REPLICAS, &[])?;
     let plan = Plan {
         format: 1,
         cluster: hex::encode(random.random::<[u8; 16]>()),
@@ -343,12 +358,20 @@ fn random_text(random: &mut impl RngExt, alphabet: &[u8], length: usize) -> Stri
         .collect()
 }
 
-fn free_port() -> Result<u16> {
+/// Free addresses on the loopback interface, all different, none of them in `taken`.
+pub fn free_addresses(count: usize, taken: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
     let mut random = rand::rng();
-    (0..200)
-        .map(|_| random.random_range(PORTS))
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .context("no free TCP port on 127.0.0.1 between 20000 and 32000")
+    // Held until all are drawn, so that none is drawn twice.
+    let listeners: Vec<TcpListener> = (0..200 + 10 * count)
+        .map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, random.random_range(PORTS))))
+        .filter(|address| !taken.contains(address))
+        .filter_map(|address| TcpListener::bind(address).ok())
+        .take(count)
+        .collect();
+    if listeners.len() < count {
+        bail!("fewer than {count} free TCP ports on 127.0.0.1 between {} and {}", PORTS.start, PORTS.end);
+    }
+    listeners.iter().map(|listener| Ok(listener.local_addr()?)).collect()
 }
 
 /// Where the fabric's sockets lie: in the cluster's folder, or under the system's temporary folder when its path is too long.

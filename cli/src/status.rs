@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use tenfour_metadata::api::cluster::ClusterStatus;
 use tenfour_metadata::api::{ClusterAnswer, ClusterQuery};
 use tenfour_metadata::{GroupStatus, MetadataStatus};
-use tenfour_placement::{ClusterMap, NodeState};
-use tenfour_types::MetaGroupId;
+use tenfour_placement::{ClusterMap, NodeState, Row};
+use tenfour_types::limits::DATA_SHARDS;
+use tenfour_types::{MetaGroupId, NodeId};
 
 /// Which cluster.
 #[derive(clap::Args, Clone, Debug)]
@@ -57,7 +58,7 @@ pub async fn run(arguments: StatusArguments) -> Result<()> {
     };
     let groups = metadata.status().await?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&as_json(&status))?);
+        println!("{}", serde_json::to_string_pretty(&as_json(&status, &groups))?);
         return Ok(());
     }
     let map = &status.map;
@@ -128,20 +129,27 @@ fn group_rows(status: &MetadataStatus) -> Vec<Vec<String>> {
 /// In words, what the worst placement group can still lose.
 fn survives(map: &ClusterMap) -> String {
     let down = map.nodes.values().filter(|node| node.state != NodeState::Up).count();
-    let worst = map
-        .groups
-        .iter()
-        .map(|row| row.slots.iter().filter(|slot| map.is_usable(slot.target)).count())
-        .min()
-        .unwrap_or(0);
-    match worst.checked_sub(tenfour_types::limits::DATA_SHARDS) {
-        Some(more) => format!(
-            "nodes down: {down}; the narrowest group has {worst} of 14 targets in service and may lose {more} more"
-        ),
-        None => format!(
-            "nodes down: {down}; the narrowest group has {worst} of 14 targets in service: some objects cannot be read until nodes return"
-        ),
+    match map.groups.iter().map(|row| nodes_to_lose(map, row)).min() {
+        None => format!("nodes down: {down}; no placement groups are laid yet"),
+        Some(None) => format!("nodes down: {down}; some objects cannot be read until nodes return"),
+        Some(Some(0)) => format!("nodes down: {down}; NO further node may be lost"),
+        Some(Some(more)) => format!("nodes down: {down}; any {more} more may be lost"),
     }
+}
+
+/// How many more nodes, whichever they are, a row survives; `None` when it has fewer than 10 shards in service now.
+fn nodes_to_lose(map: &ClusterMap, row: &Row) -> Option<usize> {
+    let mut shards: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for target in row.slots.iter().map(|slot| slot.target).filter(|target| map.is_usable(*target)) {
+        *shards.entry(map.node_of(target)?).or_default() += 1;
+    }
+    let mut spare = shards.values().sum::<usize>().checked_sub(DATA_SHARDS)?;
+    let mut fullest: Vec<usize> = shards.into_values().collect();
+    fullest.sort_unstable_by(|a, b| b.cmp(a));
+    let lost = fullest
+        .into_iter()
+        .take_while(|held| spare.checked_sub(*held).inspect(|left| spare = *left).is_some());
+    Some(lost.count())
 }
 
 fn state_name(state: NodeState) -> &'static str {
@@ -152,15 +160,51 @@ fn state_name(state: NodeState) -> &'static str {
     }
 }
 
-fn as_json(status: &ClusterStatus) -> serde_json::Value {
+fn as_json(status: &ClusterStatus, groups: &MetadataStatus) -> serde_json::Value {
     let map = &status.map;
     json!({
         "cluster": status.cluster.to_string(),
         "epoch": map.epoch.0,
         "groups": map.groups.len(),
         "groups_at_full_width": map.groups_at_full_width(),
+        "nodes_that_may_be_lost": map.groups.iter().map(|row| nodes_to_lose(map, row)).min().flatten(),
+        "metadata_groups": group_rows(groups).iter().map(|row| json!({
+            "group": row.first(), "leader": row.get(1), "term": row.get(2), "applied": row.get(3), "voters": row.get(4), "may_lose": row.get(5),
+        })).collect::<Vec<_>>(),
         "nodes": map.nodes.iter().map(|(id, node)| json!({
             "id": id.0, "state": state_name(node.state), "rack": node.rack, "silent_ms": status.silent_ms.get(id),
         })).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tenfour_placement::{Node, Target, TargetState, plan};
+    use tenfour_types::TargetId;
+
+    fn cluster(nodes: u32) -> ClusterMap {
+        let mut map = ClusterMap::default();
+        for number in 1..=nodes {
+            let node = Node { endpoints: Vec::new(), rack: "r".to_owned(), state: NodeState::Up };
+            map.nodes.insert(NodeId(number), node);
+            map.targets
+                .insert(TargetId(number), Target { node: NodeId(number), weight: 1, state: TargetState::Up });
+        }
+        map.groups = plan(&map, 64);
+        map
+    }
+
+    #[test]
+    fn what_may_be_lost_counts_nodes_not_targets() {
+        let worst = |map: &ClusterMap| map.groups.iter().map(|row| nodes_to_lose(map, row)).min().flatten();
+        assert_eq!(worst(&cluster(14)), Some(4));
+        assert_eq!(worst(&cluster(7)), Some(2));
+        assert_eq!(worst(&cluster(3)), Some(0), "five of the fourteen shards are on one node");
+        let mut map = cluster(14);
+        for number in 1..=5 {
+            map.nodes.get_mut(&NodeId(number)).unwrap().state = NodeState::Down;
+        }
+        assert_eq!(worst(&map), None);
+    }
 }

@@ -5,6 +5,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,7 +17,9 @@ use tokio::time::{Instant, sleep, timeout};
 /// What a child prints when it serves.
 pub const READY_LINE: &str = "tenfour: ready";
 /// How long an orderly stop may take before the child is killed.
-const STOP_DEADLINE: Duration = Duration::from_secs(15);
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// How much of a log's end is looked at for a reason.
+const LOG_TAIL_BYTES: u64 = 4096;
 /// The pause before a process that died is started again: doubled each time up to the second, back to the first after a minute of life.
 const RESTART_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
@@ -62,6 +65,7 @@ enum Order {
 pub struct Process {
     /// Its name.
     pub name: String,
+    restart: bool,
     orders: mpsc::Sender<Order>,
     state: watch::Receiver<State>,
 }
@@ -71,9 +75,9 @@ impl Process {
     pub fn spawn(spec: Spec) -> Self {
         let (orders, inbox) = mpsc::channel(8);
         let (report, state) = watch::channel(State::Starting);
-        let name = spec.name.clone();
+        let (name, restart) = (spec.name.clone(), spec.restart);
         tokio::spawn(Keeper { spec, report }.run(inbox));
-        Self { name, orders, state }
+        Self { name, restart, orders, state }
     }
 
     /// How it stands now.
@@ -89,20 +93,28 @@ impl Process {
         }
     }
 
-    /// Waits until it serves; an error when it died instead or takes too long.
+    /// Waits until it serves. One that is not started again has failed when it died; of one that is, the last reason is told
+    /// when it takes too long.
     pub async fn ready(&self, deadline: Duration) -> Result<u32> {
         let mut state = self.state.clone();
-        let settled = state.wait_for(|state| matches!(state, State::Ready { .. } | State::Died { .. }));
-        let outcome = match timeout(deadline, settled).await {
-            Ok(Ok(state)) => state.clone(),
-            Ok(Err(_)) => bail!("{}: its supervisor ended", self.name),
-            Err(_) => bail!("{} is not ready after {} s", self.name, deadline.as_secs()),
+        let mut reason = None;
+        let settled = async {
+            loop {
+                match state.borrow_and_update().clone() {
+                    State::Ready { pid } => return Ok(pid),
+                    State::Died { reason } if !self.restart => bail!("{} ended: {reason}", self.name),
+                    State::Died { reason: told } => reason = Some(told),
+                    State::Stopped => bail!("{} was stopped", self.name),
+                    State::Starting => {}
+                }
+                state.changed().await.with_context(|| format!("{}: its supervisor ended", self.name))?;
+            }
         };
-        match outcome {
-            State::Ready { pid } => Ok(pid),
-            State::Died { reason } => bail!("{} ended: {reason}", self.name),
-            State::Starting | State::Stopped => bail!("{} was stopped", self.name),
-        }
+        let settled = timeout(deadline, settled).await;
+        settled.unwrap_or_else(|_| {
+            let reason = reason.map_or(String::new(), |reason| format!("; it ended before: {reason}"));
+            bail!("{} is not ready after {} s{reason}", self.name, deadline.as_secs())
+        })
     }
 
     /// SIGKILL, and it stays dead until it is started.
@@ -266,9 +278,16 @@ async fn wait_for_start(inbox: &mut mpsc::Receiver<Order>, pause: Option<Duratio
 
 /// What a log ends with: the likeliest place of the reason.
 fn last_line(log: &Path) -> String {
-    let text = std::fs::read(log).unwrap_or_default();
-    let tail = text.get(text.len().saturating_sub(2000)..).unwrap_or_default();
-    let tail = String::from_utf8_lossy(tail);
+    let tail = tail(log).unwrap_or_default();
     let line = tail.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("its log is empty");
     format!("{} ends with: {}", log.display(), line.trim())
+}
+
+fn tail(log: &Path) -> std::io::Result<String> {
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)))?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail)?;
+    Ok(String::from_utf8_lossy(&tail).into_owned())
 }

@@ -9,7 +9,7 @@ pub use body::{Body, Pattern};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use rusty_s3::actions::{ListObjectsV2, S3Action};
@@ -19,6 +19,10 @@ use thiserror::Error;
 
 /// How long a signed request may wait before it is sent.
 const SIGNATURE_LIFETIME: Duration = Duration::from_secs(900);
+/// A request is given up when its answer has not begun after so long.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
+/// A body is given up when nothing of it came for so long.
+const FRAME_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest error text that is read and shown, bytes.
 const ERROR_TEXT_BYTES_MAX: usize = 4096;
 
@@ -31,6 +35,9 @@ pub enum ClientError {
     /// The connection failed.
     #[error("{0}")]
     Connection(String),
+    /// Nothing came for too long.
+    #[error("no answer in time")]
+    TimedOut,
     /// The server answered with an error.
     #[error("{status}: {text}")]
     Status {
@@ -128,8 +135,8 @@ impl S3 {
     pub async fn get_compare(&self, key: &str, expected: &Pattern) -> Result<u64, ClientError> {
         let mut body = self.get(key, None).await?.into_body();
         let mut position = 0;
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(connection)?.into_data() else { continue };
+        while let Some(frame) = next_frame(&mut body).await? {
+            let Ok(data) = frame.into_data() else { continue };
             if !expected.matches(position, &data) {
                 return Err(ClientError::Content(format!(
                     "{key}: differs within {} bytes at {position}",
@@ -189,13 +196,17 @@ impl S3 {
         body: Body,
         headers: &[(&str, String)],
     ) -> Result<Response<Incoming>, ClientError> {
-        let mut request = Request::builder().method(method).uri(url);
+        let mut request = Request::builder().method(&method).uri(url);
+        if let (Method::PUT, Some(bytes)) = (method, body.size_hint().exact()) {
+            request = request.header(header::CONTENT_LENGTH, bytes);
+        }
         for (name, value) in headers {
             request = request.header(*name, value);
         }
         let request = request.body(body).map_err(|error| ClientError::Malformed(error.to_string()))?;
-        let response =
-            self.http.request(request).await.map_err(|error| ClientError::Connection(chain(&error)))?;
+        let answer = tokio::time::timeout(ANSWER_DEADLINE, self.http.request(request));
+        let response = answer.await.map_err(|_| ClientError::TimedOut)?;
+        let response = response.map_err(|error| ClientError::Connection(chain(&error)))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -211,6 +222,13 @@ impl S3 {
         text.truncate(ERROR_TEXT_BYTES_MAX);
         Err(ClientError::Status { status, text: String::from_utf8_lossy(&text).into_owned() })
     }
+}
+
+/// The next frame of a body; `None` at its end.
+pub async fn next_frame(body: &mut Incoming) -> Result<Option<Frame<Bytes>>, ClientError> {
+    let frame =
+        tokio::time::timeout(FRAME_DEADLINE, body.frame()).await.map_err(|_| ClientError::TimedOut)?;
+    frame.transpose().map_err(connection)
 }
 
 fn unquoted(etag: Option<&http::HeaderValue>) -> Option<String> {

@@ -3,7 +3,6 @@
 //! It shares nothing with the process that wrote them but a list: key, and the file or the seed that the content came from.
 
 use anyhow::{Context, Result, bail};
-use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::PathBuf;
@@ -109,8 +108,8 @@ async fn compare_file(client: &S3, key: &str, path: &std::path::Path) -> Result<
     let mut body = client.get(key, None).await?.into_body();
     let mut expected = Vec::new();
     let mut position = 0u64;
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
+    while let Some(frame) = tenfour_client::next_frame(&mut body).await? {
+        let Ok(data) = frame.into_data() else { continue };
         expected.resize(data.len(), 0);
         file.read_exact(&mut expected).with_context(|| format!("longer than {}", path.display()))?;
         if expected != data {

@@ -37,8 +37,15 @@ pub async fn run(arguments: DemoArguments) -> Result<()> {
     let seed = arguments.seed.unwrap_or_else(rand::random);
     let folder = tempfile::Builder::new().prefix("tenfour-demo-").tempdir()?;
     println!("tenfour demo   seed {seed}   {}", folder.path().display());
-    let failed = story::tell(&arguments, seed, folder.path()).await;
-    if arguments.keep || failed.is_err() {
+    let told = tokio::select! {
+        told = story::tell(&arguments, seed, folder.path()) => Some(told),
+        asked = crate::process::asked_to_end(false) => { asked?; None }
+    };
+    let Some(failed) = told else {
+        // The children end with this process; their folder goes with it.
+        bail!("stopped");
+    };
+    if arguments.keep || !matches!(failed, Ok(0)) {
         let kept = folder.keep();
         println!("kept: {}", kept.display());
     }

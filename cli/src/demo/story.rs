@@ -4,7 +4,7 @@ use super::compare::{Content, List, Stored};
 use super::{Amount, DemoArguments};
 use crate::admin::{Widths, all_stripes, silent_gateway, widths};
 use crate::cluster::LocalCluster;
-use crate::layout::Wishes;
+use crate::layout::{Wishes, free_addresses};
 use crate::units::ByteSize;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tenfour_client::{Body, Pattern, S3};
@@ -74,7 +74,7 @@ impl<'a> Story<'a> {
     async fn begin(arguments: &DemoArguments, seed: u64, folder: &'a Path) -> Result<Self> {
         let began = Instant::now();
         let wishes = Wishes {
-            s3: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?,
+            s3: *free_addresses(1, &[])?.first().context("no free port")?,
             nodes: None,
             gateways: 1,
             region: None,

@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 /// Runs the node until it is asked to end.
 pub async fn run(arguments: ProcessArguments) -> Result<()> {
     let file: NodeFile = config::read(&arguments.config)?;
-    let metadata = cluster::connect(&file.cluster).await?;
+    let metadata = cluster::connect_within(&file.cluster, cluster::READY_DEADLINE).await?;
     let map = metadata.refresh_map().await?;
     let config = node_config(&file, &map)?;
     for target in config.targets.iter().filter(|target| target.create) {

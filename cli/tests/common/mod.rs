@@ -71,14 +71,15 @@ impl Up {
             .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(std::fs::File::create(place.path().join("up.log")).map_err(|error| error.to_string())?)
             .spawn()
             .map_err(|error| error.to_string())?;
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let is_up = stdout.lines().map_while(Result::ok).any(|line| line.starts_with("tenfour is up"));
         if !is_up {
-            let output = child.wait_with_output().map_err(|error| error.to_string())?;
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+            child.wait().map_err(|error| error.to_string())?;
+            return std::fs::read_to_string(place.path().join("up.log"))
+                .map_or_else(|error| Err(error.to_string()), Err);
         }
         let credentials = config::read(&folder.join("credentials")).map_err(|error| error.to_string())?;
         let endpoints = (0..gateways).map(|offset| format!("http://127.0.0.1:{}", ports + offset)).collect();
