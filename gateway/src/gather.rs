@@ -301,6 +301,7 @@ impl Gather {
         let holder = self.holder(index);
         let shard = &mut self.shards[index.get()];
         shard.failed = holder.is_none();
+        shard.late = holder.is_some_and(|(_, is_ready)| !is_ready);
     }
 
     fn unavailable(&self) -> GatherError {

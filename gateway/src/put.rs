@@ -280,6 +280,8 @@ fn write_error(error: CommitError) -> WriteError {
             IndexRefusal::NoSuchUpload => WriteError::NoSuchUpload,
             IndexRefusal::BucketClosed => AccessError::NoSuchBucket.into(),
             IndexRefusal::StaleEpoch { .. } => WriteError::Unavailable(refusal.to_string()),
+            // Its reply is no longer known.
+            IndexRefusal::BelowWatermark => WriteError::OutcomeUnknown,
             other => WriteError::Metadata(other.to_string()),
         },
     }

@@ -162,6 +162,7 @@ pub(super) fn next(needs: &[Need], shards: &[Shard; TOTAL_SHARDS]) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use tenfour_types::limits::{CRC_BLOCK_BYTES, SHARD_BYTES_MAX, STRIPE_DATA_BYTES_MAX};
 
     const FULL: Range<usize> = 0..SHARD_BYTES_MAX;
@@ -231,9 +232,9 @@ mod tests {
     fn one_that_is_late_after_the_others_came_is_hedged_by_one_more_parity() {
         let needs = full_stripe(0..STRIPE_DATA_BYTES_MAX);
         let mut shards = shards();
-        for index in 0..DATA_SHARDS {
-            shards[index].held = (index != 2).then_some(FULL);
-            shards[index].expected = (index == 2).then_some(FULL);
+        for (index, shard) in shards.iter_mut().enumerate().take(DATA_SHARDS) {
+            shard.held = (index != 2).then_some(FULL);
+            shard.expected = (index == 2).then_some(FULL);
         }
         assert_eq!(fetches(next(&needs, &shards)), []);
         shards[2].late = true;
@@ -277,5 +278,32 @@ mod tests {
                 && asked.contains(&(2, FULL))
                 && asked.contains(&(0, 0..CRC_BLOCK_BYTES))
         );
+    }
+
+    proptest! {
+        /// With at most four shards lost, one round of fetches is enough, asks no lost shard, and is no longer than it has to be.
+        #[test]
+        fn one_round_is_enough_whichever_four_are_lost(
+            data_bytes in prop_oneof![1..100_000_usize, 1..=STRIPE_DATA_BYTES_MAX],
+            ends in any::<[prop::sample::Index; 2]>(),
+            lost in prop::collection::btree_set(0..TOTAL_SHARDS, 0..=4),
+            is_late: bool,
+        ) {
+            let [a, b] = ends.map(|end| end.index(data_bytes + 1));
+            let needs = needs(StripeGeometry::new(data_bytes).unwrap(), a.min(b)..a.max(b));
+            let mut shards = shards();
+            for shard in &lost {
+                (shards[*shard].failed, shards[*shard].late) = (!is_late, is_late);
+            }
+            let asked = fetches(next(&needs, &shards));
+            prop_assert!(asked.len() <= DATA_SHARDS && asked.iter().all(|(index, _)| !lost.contains(index)));
+            let is_degraded = needs.iter().any(|need| lost.contains(&need.index.get()));
+            prop_assert_eq!(asked.len(), if is_degraded { DATA_SHARDS } else { needs.len() });
+            for (index, range) in asked {
+                prop_assert!(shards[index].held.is_none(), "asked twice");
+                shards[index].held = Some(range);
+            }
+            prop_assert!(is_enough(&needs, &shards));
+        }
     }
 }
