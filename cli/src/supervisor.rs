@@ -104,8 +104,7 @@ impl Process {
                     State::Ready { pid } => return Ok(pid),
                     State::Died { reason } if !self.restart => bail!("{} ended: {reason}", self.name),
                     State::Died { reason: told } => reason = Some(told),
-                    State::Stopped => bail!("{} was stopped", self.name),
-                    State::Starting => {}
+                    State::Starting | State::Stopped => {}
                 }
                 state.changed().await.with_context(|| format!("{}: its supervisor ended", self.name))?;
             }
