@@ -5,12 +5,13 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 use support::{
     Bench, CLUSTER, NODE, TARGET, create, delete, fetch, fetch_range, key, open, record, settings, store,
-    store_later, verify, wait,
+    store_later, verify, verify_later, wait,
 };
-use tenfour_node::disk::{Disk, Faults, RealDisk};
+use tenfour_node::disk::{Call, Disk, Faults, RealDisk};
 use tenfour_node::target::{FIRST_RECORD, OpenError, SUPERBLOCK, Target, TargetSettings, file_name};
 use tenfour_types::limits::{CRC_BLOCK_BYTES, SHARD_BYTES_MAX, SHARD_BYTES_MIN};
 use tenfour_types::record::record_bytes;
@@ -180,6 +181,73 @@ fn a_failed_or_torn_write_poisons_and_leaves_no_half_shard() {
             assert_eq!(fetch(&target, 2, 40_000), Ok(()));
         }
         bench.cut_power(1, None);
+    }
+}
+
+#[test]
+fn a_record_that_its_process_died_before_flushing_is_flushed_before_it_counts() {
+    let mut bench = Bench::new();
+    let target = create(bench.disk.clone(), settings(SEGMENT, 4)).unwrap();
+    assert_eq!(store(&target, 1, SMALL), Ok(()));
+    bench.settle();
+    bench.disk.set_faults(Faults { flush_delay: Duration::from_millis(300), ..Faults::default() });
+    let (writes, _) = bench.disk.counts();
+    let answer = store_later(&target, 2, SMALL);
+    while bench.disk.counts().0 == writes {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let died = bench.disk.after_process_death(&bench.folder.path().join("index-died"));
+    assert_eq!(wait(&answer), Ok(()));
+    let lost =
+        Bench { disk: died.after_power_cut(0, &bench.folder.path().join("index-lost")), ..Bench::new() };
+    let target = open(lost.disk.clone(), settings(SEGMENT, 4)).unwrap();
+    assert_eq!(fetch(&target, 2, SMALL), Err(ShardError::NotFound), "it was flushed before the process died");
+    bench.disk = died;
+    // Long enough that no other flush, of zeroes written ahead, comes before the power cut.
+    bench.disk.set_faults(Faults { flush_delay: Duration::from_millis(300), ..Faults::default() });
+    let target = open(bench.disk.clone(), settings(SEGMENT, 4)).unwrap();
+    assert_eq!(store(&target, 2, SMALL), Ok(()));
+    assert_eq!(target.status().shards, 2, "the second is a repetition");
+    bench.cut_power(0, None);
+    let target = open(bench.disk.clone(), settings(SEGMENT, 4)).unwrap();
+    assert_eq!(fetch(&target, 2, SMALL), Ok(()));
+}
+
+#[test]
+fn a_storage_thread_that_panics_takes_its_target_out_and_leaves_nobody_waiting() {
+    for call in [Call::Create, Call::Write, Call::Read] {
+        let bench = Bench::new();
+        let poisoned = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&poisoned);
+        let on_poison = Arc::new(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+        });
+        let target = Target::create(bench.disk.clone(), settings(SEGMENT, 4), on_poison).unwrap();
+        assert_eq!(store(&target, 0, SMALL), Ok(()));
+        bench.settle();
+        bench.disk.set_faults(Faults { panic_at: Some(call), ..Faults::default() });
+        // The job at hand is dropped with its thread; every other one is answered.
+        let answers: Vec<_> = (1..200)
+            .map(|number| match call {
+                Call::Read => verify_later(&target, 0, SMALL),
+                Call::Create | Call::Write => store_later(&target, number, SMALL),
+            })
+            .collect();
+        let answers: Vec<_> =
+            answers.iter().map(|answer| answer.recv_timeout(Duration::from_secs(10))).collect();
+        assert!(answers.iter().all(|answer| *answer != Err(RecvTimeoutError::Timeout)), "{call:?}");
+        for _ in 0..500 {
+            if target.is_poisoned() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(target.poison_reason().unwrap().contains("panicked"), "{call:?}");
+        assert_eq!(store(&target, 500, SMALL), Err(ShardError::TargetOut));
+        assert_eq!(fetch(&target, 0, SMALL), Err(ShardError::TargetOut));
+        assert_eq!(delete(&target, vec![key(0, SMALL)]), Err(ShardError::TargetOut));
+        drop(target);
+        assert_eq!(poisoned.load(Ordering::SeqCst), 1, "{call:?}");
     }
 }
 

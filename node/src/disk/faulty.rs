@@ -35,10 +35,23 @@ pub struct Faults {
     pub lose_write_after: Option<u32>,
     /// Every read fails with `EIO`.
     pub fail_reads: bool,
+    /// The next call of this kind panics, as a bug would.
+    pub panic_at: Option<Call>,
     /// Each flush takes so long.
     pub flush_delay: Duration,
     /// Bytes that files may take together, beyond which writes fail with `ENOSPC`.
     pub space_bytes: Option<u64>,
+}
+
+/// Where a [`FaultyDisk`] can be told to panic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Call {
+    /// [`Disk::create`].
+    Create,
+    /// [`Engine::write`].
+    Write,
+    /// [`Engine::read`].
+    Read,
 }
 
 #[derive(Default)]
@@ -101,6 +114,19 @@ impl FaultyDisk {
         Self { state: Arc::new(Mutex::new(found)), index_folder: index_folder.to_owned() }
     }
 
+    /// Another disk: this one as found after its process died: everything written is there, and what was not flushed still is not.
+    pub fn after_process_death(&self, index_folder: &Path) -> Self {
+        let state = self.state.lock();
+        let found = State {
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            files: state.files.clone(),
+            next_inode: state.next_inode,
+            ..State::default()
+        };
+        Self { state: Arc::new(Mutex::new(found)), index_folder: index_folder.to_owned() }
+    }
+
     /// Takes the folder away, as `rm -r` or a lost mount would; open files stay open.
     pub fn remove_folder(&self) {
         let mut state = self.state.lock();
@@ -150,6 +176,13 @@ impl Contents {
 }
 
 impl State {
+    fn panic_if_told(&mut self, call: Call) {
+        if self.faults.panic_at == Some(call) {
+            self.faults.panic_at = None;
+            std::panic::panic_any("the disk was told to panic");
+        }
+    }
+
     fn find(&self, name: &str) -> io::Result<u64> {
         self.names.get(name).copied().ok_or_else(|| ErrorKind::NotFound.into())
     }
@@ -180,6 +213,7 @@ impl Disk for FaultyDisk {
 
     fn create(&self, name: &str) -> io::Result<FaultyFile> {
         let mut state = self.state.lock();
+        state.panic_if_told(Call::Create);
         if state.removed {
             return Err(ErrorKind::NotFound.into());
         }
@@ -257,6 +291,7 @@ impl Engine for FaultyDisk {
         if !(offset as usize).is_multiple_of(BLOCK_BYTES) || !total.is_multiple_of(BLOCK_BYTES) {
             return Err(ErrorKind::InvalidInput.into());
         }
+        state.panic_if_told(Call::Write);
         state.writes += 1;
         if state.faults.fail_writes_after == Some(0) {
             return Err(input_output_error());
@@ -281,7 +316,8 @@ impl Engine for FaultyDisk {
     }
 
     fn read(&mut self, reads: &mut [Read<'_, FaultyFile>]) {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.panic_if_told(Call::Read);
         for read in reads {
             let file = state.files.get(&read.file.0);
             let start = read.offset as usize;

@@ -15,7 +15,7 @@ mod real;
 mod ring;
 
 pub use aligned::AlignedBuffer;
-pub use faulty::{Faults, FaultyDisk};
+pub use faulty::{Call, Faults, FaultyDisk};
 pub use real::{RealDisk, RealEngine, RealFile};
 
 use std::io;

@@ -37,9 +37,41 @@ const KEPT_BYTES_MAX: usize = 64 << 10;
 
 /// What a storage thread answered.
 enum Answer {
-    Stored { slot: u16, outcome: StoreOutcome<Buffer> },
-    Fetched { fetch: Fetch, result: Result<Fetched<Buffer>, ShardError> },
-    Verified { request: u32, position: usize, result: Result<(), ShardError> },
+    Stored {
+        slot: u16,
+        outcome: StoreOutcome<Buffer>,
+    },
+    Fetched {
+        fetch: Fetch,
+        result: Result<Fetched<Buffer>, ShardError>,
+    },
+    Verified {
+        request: u32,
+        position: usize,
+        result: Result<(), ShardError>,
+    },
+    /// The storage thread that had a job of this peer is gone, and the job with it.
+    Lost,
+}
+
+/// An answer that a storage thread owes; dropped unsent, it says so.
+struct Owed(Option<mpsc::UnboundedSender<Answer>>);
+
+impl Owed {
+    fn send(mut self, answer: Answer) {
+        if let Some(answers) = self.0.take() {
+            // An error: the session has ended, and nobody waits.
+            drop(answers.send(answer));
+        }
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        if let Some(answers) = self.0.take() {
+            drop(answers.send(Answer::Lost));
+        }
+    }
 }
 
 /// A fetch as it was asked for.
@@ -86,6 +118,8 @@ enum End {
     Operation(#[from] tenfour_rdma::OperationError),
     #[error("a grant: {0}")]
     Grant(#[from] tenfour_rdma::GrantError),
+    #[error("a storage thread died with a job of this peer")]
+    Lost,
 }
 
 impl Session {
@@ -176,8 +210,8 @@ impl Session {
         let Some(target) = self.inner.targets.get(&record.header().target) else {
             return self.stored(slot, record.into_memory(), Err(ShardError::UnknownTarget)).await;
         };
-        let answers = self.answers.clone();
-        target.store(record, Box::new(move |outcome| drop(answers.send(Answer::Stored { slot, outcome }))));
+        let owed = self.owed();
+        target.store(record, Box::new(move |outcome| owed.send(Answer::Stored { slot, outcome })));
         Ok(())
     }
 
@@ -188,7 +222,12 @@ impl Session {
             }
             Answer::Fetched { fetch, result } => self.fetched(fetch, result).await,
             Answer::Verified { request, position, result } => self.verified(request, position, result).await,
+            Answer::Lost => Err(End::Lost),
         }
+    }
+
+    fn owed(&self) -> Owed {
+        Owed(Some(self.answers.clone()))
     }
 
     /// Answers a store, with the slot's next grant.
@@ -266,13 +305,13 @@ impl Session {
     }
 
     fn read(&mut self, fetch: Fetch, memory: Buffer) {
-        let answers = self.answers.clone();
         let Some(target) = self.inner.targets.get(&fetch.shard.target) else { return };
+        let owed = self.owed();
         let wanted = Wanted { key: ShardKey::from(&fetch.shard), offset: fetch.offset, bytes: fetch.bytes };
         self.fetching += 1;
         let answer = move |result: Result<Fetched<Buffer>, (Buffer, ShardError)>| {
             let result = result.map_err(|(_, error)| error);
-            drop(answers.send(Answer::Fetched { fetch, result }));
+            owed.send(Answer::Fetched { fetch, result });
         };
         target.fetch(wanted, memory, Box::new(answer));
     }
@@ -319,8 +358,8 @@ impl Session {
         let results = vec![Err(ShardError::UnknownTarget); shards.len()];
         self.verifying.insert(request, Verifying { results, left: shards.len() });
         for (position, shard) in shards.iter().enumerate() {
-            let answers = self.answers.clone();
-            let answer = move |result| drop(answers.send(Answer::Verified { request, position, result }));
+            let owed = self.owed();
+            let answer = move |result| owed.send(Answer::Verified { request, position, result });
             match self.inner.targets.get(&shard.target) {
                 Some(target) => target.verify(ShardKey::from(shard), Box::new(answer)),
                 None => answer(Err(ShardError::UnknownTarget)),

@@ -38,6 +38,17 @@ pub(super) enum Append<M> {
     Delete(Vec<ShardKey>, DeleteAnswer),
 }
 
+impl<M: RecordMemory> Append<M> {
+    pub(super) fn refuse(self, error: ShardError) {
+        match self {
+            Self::Store(record, answer) => {
+                answer(StoreOutcome { memory: record.into_memory(), result: Err(error) });
+            }
+            Self::Delete(_, answer) => answer(Err(error)),
+        }
+    }
+}
+
 pub(super) struct Appender<D: Disk, M> {
     shared: Arc<Shared<D>>,
     engine: D::Engine,

@@ -1,6 +1,6 @@
 //! Why a target cannot be opened.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use tenfour_types::{ClusterId, NodeId, TargetId};
 use thiserror::Error;
 
@@ -69,5 +69,20 @@ impl OpenError {
     /// Whether the same call can succeed later without anyone's help.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::InUse)
+    }
+
+    /// Whether what the folder of a target that was there before should hold is gone or damaged, so that its shards have to be made
+    /// anew elsewhere. A folder of somebody else, or what help can mend, is no loss.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Missing | Self::SuperblockDamaged => true,
+            Self::Disk(error) | Self::Index(fjall::Error::Io(error)) => {
+                matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::StaleNetworkFileHandle
+                ) || error.raw_os_error() == Some(libc::EIO)
+            }
+            _ => false,
+        }
     }
 }

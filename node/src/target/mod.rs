@@ -65,7 +65,7 @@ pub struct TargetSettings {
 pub struct Target<M> {
     append: Arc<Queue<Append<M>>>,
     read: Arc<Queue<Job<M>>>,
-    view: Box<dyn View>,
+    view: Arc<dyn View>,
     threads: Mutex<Threads>,
     settings: TargetSettings,
 }
@@ -140,18 +140,33 @@ impl<M: RecordMemory> Target<M> {
         let shared = Arc::new(Shared { disk, held, index, space, health });
         let append = Arc::new(Queue::new(QUEUE_JOBS_MAX));
         let read = Arc::new(Queue::new(QUEUE_JOBS_MAX));
-        let (view, threads) = (Box::new(Arc::clone(&shared)), Mutex::default());
+        let view: Arc<dyn View> = Arc::new(Arc::clone(&shared));
+        let threads = Mutex::default();
         let target = Self { append: Arc::clone(&append), read: Arc::clone(&read), view, threads, settings };
         let maintenance = Maintenance::new(Arc::clone(&shared))?;
         let appender = Appender::new(Arc::clone(&shared), append, torn)?;
         let reader = Reader { engine: shared.disk.engine()?, shared, queue: read, target: settings.target };
         let id = settings.target;
         let mut threads = target.threads.lock();
-        threads.maintenance = Some(spawn("zero", id, move || maintenance.run())?);
-        threads.appender = Some(spawn("append", id, move || appender.run())?);
-        threads.reader = Some(spawn("read", id, move || reader.run())?);
+        let fallen = |name| target.give_up_after(name);
+        threads.maintenance = Some(spawn("zero", id, move || maintenance.run(), fallen("zero"))?);
+        threads.appender = Some(spawn("append", id, move || appender.run(), fallen("append"))?);
+        threads.reader = Some(spawn("read", id, move || reader.run(), fallen("read"))?);
         drop(threads);
         Ok(target)
+    }
+
+    /// What is done when a storage thread panics: nothing that was handed in, or is from now on, waits for a thread that is gone.
+    fn give_up_after(&self, thread: &'static str) -> impl FnOnce(&str) + Send + 'static {
+        let (view, append, read) = (Arc::clone(&self.view), Arc::clone(&self.append), Arc::clone(&self.read));
+        move |why| {
+            view.health().poison("a storage thread panicked", &format_args!("{thread}: {why}"));
+            view.stop();
+            append.close();
+            read.close();
+            append.drain().into_iter().for_each(|job| job.refuse(ShardError::TargetOut));
+            read.drain().into_iter().for_each(|job| job.refuse(ShardError::TargetOut));
+        }
     }
 
     /// Which target this is.
@@ -170,9 +185,7 @@ impl<M: RecordMemory> Target<M> {
             Err(Refused::Full(job)) => (job, ShardError::Overloaded),
             Err(Refused::Closed(job)) => (job, ShardError::TargetOut),
         };
-        if let Append::Store(record, answer) = job {
-            answer(StoreOutcome { memory: record.into_memory(), result: Err(error) });
-        }
+        job.refuse(error);
     }
 
     /// Buries copies: durable when answered, and gone from the index. Copies that are not there count as buried.
@@ -182,9 +195,7 @@ impl<M: RecordMemory> Target<M> {
             Err(Refused::Full(job)) => (job, ShardError::Overloaded),
             Err(Refused::Closed(job)) => (job, ShardError::TargetOut),
         };
-        if let Append::Delete(_, answer) = job {
-            answer(Err(error));
-        }
+        job.refuse(error);
     }
 
     /// Reads and verifies blocks of a shard into `memory`, which has at least [`fetch_buffer_bytes`] of them.
@@ -194,9 +205,7 @@ impl<M: RecordMemory> Target<M> {
             Err(Refused::Full(job)) => (job, ShardError::Overloaded),
             Err(Refused::Closed(job)) => (job, ShardError::TargetOut),
         };
-        if let Job::Fetch(_, memory, answer) = job {
-            answer(Err((memory, error)));
-        }
+        job.refuse(error);
     }
 
     /// Reads and verifies a whole record.
@@ -206,9 +215,7 @@ impl<M: RecordMemory> Target<M> {
             Err(Refused::Full(job)) => (job, ShardError::Overloaded),
             Err(Refused::Closed(job)) => (job, ShardError::TargetOut),
         };
-        if let Job::Verify(_, answer) = job {
-            answer(Err(error));
-        }
+        job.refuse(error);
     }
 
     fn refusal(&self, wanted: TargetId) -> Option<ShardError> {

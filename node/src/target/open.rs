@@ -1,8 +1,9 @@
 //! Opening a target: whose folder it is, which segments there are, what they hold, where the log ends.
 //!
 //! Order: superblock, segment headers, index (up to its checkpoint), replay of the segments after it. A crash at any point of it
-//! changes nothing that the next start relies on. Invariant: a segment that may hold a record is never removed or written over; one
-//! whose two headers are damaged is set aside under another name.
+//! changes nothing that the next start relies on. Invariants: a segment that may hold a record is never removed or written over; one
+//! whose two headers are damaged is set aside under another name. And what is replayed was flushed before: a process that died
+//! between a write and its flush leaves records that can be read and that a power cut would still take.
 
 use super::errors::OpenError;
 use super::index::{Index, Live, Position, ROWS_BEFORE_CHECKPOINT, Row};
@@ -11,7 +12,7 @@ use super::scan::{Entry, Found, Scan};
 use super::segment::{FIRST_RECORD, SegmentHeader, file_name, number_of};
 use super::space::{Head, Segment, Space, State};
 use super::superblock::Superblock;
-use crate::disk::{AlignedBuffer, BLOCK_BYTES, Disk, read_one};
+use crate::disk::{AlignedBuffer, BLOCK_BYTES, Disk, Engine, read_one};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use tenfour_types::record::record_bytes;
@@ -178,7 +179,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         Ok(scan.next_record().is_some())
     }
 
-    /// Replays one segment; returns where its last record ends.
+    /// Flushes and replays one segment; returns where its last record ends.
     fn segment(
         &mut self,
         number: u32,
@@ -189,6 +190,7 @@ impl<'a, D: Disk> Replay<'a, D> {
         let file = self.disk.open(&file_name(number))?;
         let length = self.disk.length(&file)?;
         let mut engine = self.disk.engine()?;
+        engine.flush(&file)?;
         let mut scan = Scan::new(&mut engine, &file, length, header, from, may_be_torn);
         let mut end = from.max(FIRST_RECORD);
         while let Some(found) = scan.next_record() {

@@ -50,6 +50,11 @@ impl<T> Queue<T> {
         true
     }
 
+    /// All that wait, for when there is nobody left to take them.
+    pub(super) fn drain(&self) -> VecDeque<T> {
+        std::mem::take(&mut self.state.lock().jobs)
+    }
+
     /// Takes no more; what is in it is still done.
     pub(super) fn close(&self) {
         self.state.lock().closed = true;

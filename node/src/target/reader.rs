@@ -57,6 +57,15 @@ pub(super) enum Job<M> {
     Verify(ShardKey, VerifyAnswer),
 }
 
+impl<M> Job<M> {
+    pub(super) fn refuse(self, error: ShardError) {
+        match self {
+            Self::Fetch(_, memory, answer) => answer(Err((memory, error))),
+            Self::Verify(_, answer) => answer(Err(error)),
+        }
+    }
+}
+
 pub(super) struct Reader<D: Disk, M> {
     pub(super) shared: Arc<Shared<D>>,
     pub(super) engine: D::Engine,

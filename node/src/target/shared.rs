@@ -10,6 +10,7 @@ use super::superblock::{Held, SUPERBLOCK};
 use crate::disk::Disk;
 use std::fmt::Display;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use tenfour_types::TargetId;
@@ -98,11 +99,21 @@ impl<D: Disk> Shared<D> {
     }
 }
 
-/// Starts a named thread.
+/// Starts a named thread; when it panics, `fallen` is told of what.
 pub(super) fn spawn(
     name: &str,
     target: TargetId,
     run: impl FnOnce() + Send + 'static,
+    fallen: impl FnOnce(&str) + Send + 'static,
 ) -> Result<std::thread::JoinHandle<()>, OpenError> {
+    let run = move || {
+        // What the thread shares is behind locks that are free again, and the target is taken out of service.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+            let literal = panic.downcast_ref::<&str>().copied();
+            fallen(
+                literal.or_else(|| panic.downcast_ref().map(String::as_str)).unwrap_or("it does not say why"),
+            );
+        }
+    };
     Ok(std::thread::Builder::new().name(format!("{name}-{target}")).spawn(run)?)
 }

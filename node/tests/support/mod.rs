@@ -121,6 +121,10 @@ pub fn fetch(target: &TestTarget, number: u64, bytes: usize) -> Result<(), Shard
 }
 
 pub fn verify(target: &TestTarget, number: u64, bytes: usize) -> Result<(), ShardError> {
+    wait(&verify_later(target, number, bytes))
+}
+
+pub fn verify_later(target: &TestTarget, number: u64, bytes: usize) -> Receiver<Result<(), ShardError>> {
     let (answer, answered) = channel();
     target.verify(
         key(number, bytes),
@@ -128,7 +132,7 @@ pub fn verify(target: &TestTarget, number: u64, bytes: usize) -> Result<(), Shar
             let _ = answer.send(result);
         }),
     );
-    wait(&answered)
+    answered
 }
 
 pub fn delete(target: &TestTarget, keys: Vec<ShardKey>) -> Result<(), ShardError> {
