@@ -31,10 +31,12 @@ pub struct Node {
     inner: Arc<Inner>,
     listening: Listening,
     poisoned: watch::Receiver<Vec<TargetId>>,
+    unopened: Vec<(TargetId, String)>,
 }
 
 impl Node {
-    /// Opens everything, and serves from then on, on the runtime that this is called from.
+    /// Opens what can be opened, and serves from then on, on the runtime that this is called from. A target that cannot be opened
+    /// keeps no other from being served; that none can is an error.
     pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
         Self::start_on(config, |target| RealDisk::open(&target.folder)).await
     }
@@ -48,12 +50,12 @@ impl Node {
         let (report, poisoned) = watch::channel(Vec::new());
         let on_poison: OnPoison = Arc::new(move |target| report.send_modify(|targets| targets.push(target)));
         let settings = config.clone();
-        let targets = tokio::task::spawn_blocking(move || open_all(&settings, &disk, &on_poison))
+        let (targets, unopened) = tokio::task::spawn_blocking(move || open_all(&settings, &disk, &on_poison))
             .await
             .map_err(|_| StartError::Panicked)??;
         let inner = Arc::new(Inner::new(&config, targets));
         let listening = Listening::start(&config, &inner).await?;
-        Ok(Self { inner, listening, poisoned })
+        Ok(Self { inner, listening, poisoned, unopened })
     }
 
     /// Where the shard service listens, with the ports that were chosen.
@@ -66,12 +68,21 @@ impl Node {
         self.inner.statuses()
     }
 
-    /// Why a target was taken out of service, if it was.
+    /// Why a target is not in service, if it is not.
     pub fn poison_reason(&self, target: TargetId) -> Option<String> {
-        self.inner.targets.get(&target)?.poison_reason().map(str::to_owned)
+        match self.inner.targets.get(&target) {
+            Some(open) => open.poison_reason().map(str::to_owned),
+            None => self.unopened.iter().find(|(id, _)| *id == target).map(|(_, why)| why.clone()),
+        }
     }
 
-    /// The targets that were poisoned since the start; changes the moment another one is.
+    /// The targets that could not be opened, and why: they are not served. Those of them whose shards are lost are
+    /// [`Node::poisoned`] too; the others wait for somebody who mends the configuration, and for the next start.
+    pub fn unopened(&self) -> &[(TargetId, String)] {
+        &self.unopened
+    }
+
+    /// The targets that were lost at the start or poisoned since; changes the moment another one is.
     pub fn poisoned(&self) -> watch::Receiver<Vec<TargetId>> {
         self.poisoned.clone()
     }
@@ -101,7 +112,7 @@ impl Node {
 /// Why a node cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A target cannot be opened.
+    /// No target can be opened; this is the first.
     #[error("target {target} in {}: {source}", folder.display())]
     Target {
         /// Which.
@@ -135,16 +146,21 @@ impl StartError {
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Target { source, .. } if source.is_retryable())
     }
+
+    fn is_loss(&self) -> bool {
+        matches!(self, Self::Target { source, .. } if source.is_loss())
+    }
 }
 
 type Targets = HashMap<TargetId, Arc<Target<Buffer>>>;
+type Unopened = Vec<(TargetId, String)>;
 
 /// Opens all targets side by side: each may have a log to replay.
 fn open_all<D: Disk>(
     config: &NodeConfig,
     disk: &(impl Fn(&TargetConfig) -> io::Result<D> + Sync),
     on_poison: &OnPoison,
-) -> Result<Targets, StartError> {
+) -> Result<(Targets, Unopened), StartError> {
     let open = |target: &TargetConfig| {
         open_one(config, target, disk, on_poison).map_err(|source| StartError::Target {
             target: target.id,
@@ -152,15 +168,31 @@ fn open_all<D: Disk>(
             source,
         })
     };
+    let (mut targets, mut unopened, mut first) = (HashMap::new(), Vec::new(), None);
     std::thread::scope(|scope| {
-        let threads: Vec<_> = config.targets.iter().map(|target| scope.spawn(move || open(target))).collect();
-        let mut targets = HashMap::new();
-        for thread in threads {
-            let target = thread.join().map_err(|_| StartError::Panicked)??;
-            targets.insert(target.id(), Arc::new(target));
+        let spawn = |target| (target, scope.spawn(move || open(target)));
+        let threads: Vec<(&TargetConfig, _)> = config.targets.iter().map(spawn).collect();
+        for (wanted, thread) in threads {
+            match thread.join().unwrap_or(Err(StartError::Panicked)) {
+                Ok(target) => {
+                    targets.insert(wanted.id, Arc::new(target));
+                }
+                Err(error) => {
+                    let lost = !wanted.create && error.is_loss();
+                    tracing::error!(target_id = %wanted.id, %error, lost, "a target is not served");
+                    unopened.push((wanted.id, error.to_string()));
+                    if lost {
+                        on_poison(wanted.id);
+                    }
+                    first.get_or_insert(error);
+                }
+            }
         }
-        Ok(targets)
-    })
+    });
+    match first {
+        Some(error) if targets.is_empty() => Err(error),
+        _ => Ok((targets, unopened)),
+    }
 }
 
 fn open_one<D: Disk>(

@@ -6,7 +6,7 @@ mod support;
 use bytes::Bytes;
 use std::time::Duration;
 use support::{CLUSTER, NODE, TARGET, header_for, payload, write_record};
-use tenfour_node::disk::{Faults, FaultyDisk};
+use tenfour_node::disk::{Call, Faults, FaultyDisk};
 use tenfour_node::{Node, NodeConfig, StartError, TargetConfig};
 use tenfour_rdma::{
     Buffer, ClusterKey, ConnectError, ConnectOptions, Connection, Domain, DomainConfig, Endpoint, Provider,
@@ -427,6 +427,28 @@ fn a_poisoned_target_answers_so_and_is_reported() {
 }
 
 #[test]
+fn a_peer_whose_store_died_with_its_thread_is_not_left_waiting() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = FaultyDisk::new(&folder.path().join("index"));
+        let shared = disk.clone();
+        let node = Node::start_on(config(&folder, Provider::Shm), move |_| Ok(shared.clone())).await.unwrap();
+        let hello = Hello { cluster: CLUSTER, node: NODE };
+        let mut client = Client::connect(&node, Provider::Shm, &hello).await.unwrap();
+        assert_eq!(client.store(1, 4096).await, Ok(()));
+        support::settle(&disk);
+        disk.set_faults(Faults { panic_at: Some(Call::Write), ..Faults::default() });
+        client.write(0, |buffer| write_record(buffer, 2, 4096, TARGET).1).await;
+        assert_eq!(client.stored().await, None, "the connection ends");
+        node.poisoned().wait_for(|poisoned| *poisoned == [TARGET]).await.unwrap();
+        let mut client = Client::connect(&node, Provider::Shm, &hello).await.unwrap();
+        assert_eq!(client.store(3, 4096).await, Err(ShardError::TargetOut));
+        node.shutdown().await;
+    });
+}
+
+#[test]
 fn an_empty_folder_is_no_known_target() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -444,5 +466,53 @@ fn an_empty_folder_is_no_known_target() {
         assert!(refused.as_ref().unwrap().to_string().contains("belongs to cluster"), "{refused:?}");
         config.staging_bytes = 1 << 20;
         assert!(matches!(Node::start(config).await.err(), Some(StartError::Config(_))));
+    });
+}
+
+#[test]
+fn a_target_that_cannot_be_opened_keeps_no_other_from_being_served() {
+    run(|provider| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder, provider);
+        let good = config.targets[0].clone();
+        let other = |id, name: &str, create| {
+            let folder = folder.path().join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            TargetConfig { id: TargetId(id), folder, create, ..good.clone() }
+        };
+        // Two new ones, of which one is then wiped; and one whose folder turns out to be another's.
+        config.targets = vec![good.clone(), other(20, "wiped", true), other(21, "taken", true)];
+        Node::start(config.clone()).await.unwrap().shutdown().await;
+        std::fs::remove_dir_all(folder.path().join("wiped")).unwrap();
+        let gone = TargetConfig { folder: folder.path().join("gone"), ..other(23, "unused", false) };
+        config.targets = vec![good.clone(), other(20, "wiped", false), other(22, "taken", false), gone];
+        let node = Node::start(config.clone()).await.unwrap();
+        let mut lost = node.poisoned().borrow().clone();
+        lost.sort_unstable();
+        assert_eq!(lost, [TargetId(20), TargetId(23)]);
+        let unopened: Vec<_> = node.unopened().iter().map(|(target, _)| *target).collect();
+        assert_eq!(unopened, [TargetId(20), TargetId(22), TargetId(23)]);
+        assert!(node.unopened()[0].1.contains("no superblock"), "{:?}", node.unopened());
+        assert!(node.unopened()[1].1.contains("21"), "{:?}", node.unopened());
+        let healthy = |status: &tenfour_types::shard_service::TargetStatus| status.healthy;
+        assert_eq!(node.targets().iter().filter(|status| healthy(status)).count(), 1);
+        assert_eq!(node.targets().len(), 4);
+        let hello = Hello { cluster: CLUSTER, node: NODE };
+        let mut client = Client::connect(&node, provider, &hello).await.unwrap();
+        assert_eq!(client.store(1, SHARD_BYTES_MIN).await, Ok(()));
+        drop(client);
+        node.shutdown().await;
+        config.targets.remove(0);
+        assert!(matches!(Node::start(config).await, Err(StartError::Target { .. })));
+    });
+}
+
+#[test]
+fn the_slots_of_a_peer_fit_into_one_message() {
+    run(|provider| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder, provider);
+        config.slots_per_peer = u16::MAX;
+        assert!(matches!(Node::start(config).await, Err(StartError::Config(why)) if why.contains("slots")));
     });
 }

@@ -22,6 +22,8 @@ use tenfour_types::{Epoch, TargetId};
 /// What all connections share.
 pub(crate) struct Inner {
     pub(crate) targets: HashMap<TargetId, Arc<Target<Buffer>>>,
+    /// Configured, and not served.
+    unopened: Vec<TargetStatus>,
     pub(crate) epoch: AtomicU64,
     hello: Hello,
     slots_per_peer: u16,
@@ -30,11 +32,22 @@ pub(crate) struct Inner {
 impl Inner {
     pub(crate) fn new(config: &NodeConfig, targets: HashMap<TargetId, Arc<Target<Buffer>>>) -> Self {
         let hello = Hello { cluster: config.cluster, node: config.node };
-        Self { targets, epoch: AtomicU64::new(0), hello, slots_per_peer: config.slots_per_peer }
+        let unopened = config.targets.iter().filter(|target| !targets.contains_key(&target.id));
+        let unopened = unopened.map(|target| TargetStatus {
+            target: target.id,
+            healthy: false,
+            shards: 0,
+            used_bytes: 0,
+            capacity_bytes: target.capacity_bytes,
+            flushes: 0,
+        });
+        let (unopened, epoch) = (unopened.collect(), AtomicU64::new(0));
+        Self { targets, unopened, epoch, hello, slots_per_peer: config.slots_per_peer }
     }
 
     pub(crate) fn statuses(&self) -> Vec<TargetStatus> {
         let mut statuses: Vec<_> = self.targets.values().map(|target| target.status()).collect();
+        statuses.extend(self.unopened.iter().cloned());
         statuses.sort_unstable_by_key(|status| status.target);
         statuses
     }
