@@ -54,7 +54,7 @@ pub const RAFT_ENTRY_BYTES_MAX: usize = 1 << 20;
 pub const SLED_VALUE_BYTES_MAX: usize = 16 << 10;
 /// Fixed key slots that map to metadata groups (*stored*).
 pub const KEY_SLOTS: u16 = 1024;
-/// Largest message of the shard service or of the metadata service, bytes.
+/// Largest message of the metadata service, bytes. One of the shard service is a SEND of the fabric, which carries 16 KiB.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// A node that was silent for so long is marked down, milliseconds.

@@ -7,7 +7,8 @@
 //! **Fetching** is one message: the node RDMA-WRITEs the blocks asked for into the range that the request grants, then
 //! answers [`FromNode::Fetched`] with the shard's block table, so that the client verifies against the digest it knows.
 //!
-//! The connection's private data is [`Hello`]; both directions are bounded by `MESSAGE_BYTES_MAX` and by the slots granted.
+//! The connection's private data is [`Hello`]; both directions are bounded by the fabric's largest SEND
+//! (16 KiB) and by the slots granted.
 
 use crate::{ClusterId, Digest, Epoch, NodeId, Remote, ShardIndex, StripeId, TargetId, Wire};
 use serde::{Deserialize, Serialize};

@@ -7,11 +7,12 @@ use crate::config::NodeConfig;
 use crate::target::fetch_buffer_bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tenfour_rdma::{AcceptError, Domain, DomainConfig, Endpoint, Incoming, Listener};
-use tenfour_types::Wire;
+use tenfour_rdma::{AcceptError, Domain, DomainConfig, Endpoint, Incoming, Listener, MESSAGE_BYTES_MAX};
+
 use tenfour_types::limits::SHARD_BYTES_MAX;
 use tenfour_types::record::RECORD_BYTES_MAX;
-use tenfour_types::shard_service::Hello;
+use tenfour_types::shard_service::{FromNode, Hello};
+use tenfour_types::{Epoch, Remote, Wire};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -38,10 +39,21 @@ pub(crate) fn check(config: &NodeConfig) -> Result<(), StartError> {
     if config.slots_per_peer == 0 {
         return Err(StartError::Config("a peer needs at least one staging slot"));
     }
+    if slots_message_bytes(config.slots_per_peer) > MESSAGE_BYTES_MAX {
+        return Err(StartError::Config(
+            "too many slots for each peer: their grants are told in one message of 16 KiB",
+        ));
+    }
     if (config.segment_bytes as usize) < 4 * RECORD_BYTES_MAX {
         return Err(StartError::Config("a segment is at least 8 MiB long"));
     }
     Ok(())
+}
+
+/// Length of the first message to a peer that is granted so many slots, at most.
+fn slots_message_bytes(slots: u16) -> usize {
+    let widest = Remote { address: u64::MAX, bytes: u32::MAX, key: u64::MAX };
+    FromNode::Slots { slots: vec![widest; usize::from(slots)], epoch: Epoch(u64::MAX) }.to_bytes().len()
 }
 
 fn providers(config: &NodeConfig) -> Vec<tenfour_rdma::Provider> {
