@@ -6,6 +6,7 @@ use crate::layout::Wishes;
 use crate::process::asked_to_end;
 use crate::units::ByteSize;
 use anyhow::{Result, bail};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -75,7 +76,9 @@ fn print_welcome(cluster: &LocalCluster) {
     let region = &cluster.layout.plan.region;
     let endpoints = cluster.endpoints();
     let first = endpoints.first().map_or("", String::as_str);
-    println!(
+    // Whoever started it may have stopped reading: that is no reason to end.
+    let _ = writeln!(
+        std::io::stdout(),
         "\ntenfour is up: {} metadata replicas, {} nodes, {} gateway{}\n\n  S3          {}\n  region      {region}\n  access key  {}\n  \
          secret key  {}\n  data        {}\n\nTry it:\n\n  export AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={} AWS_DEFAULT_REGION={region} \
          AWS_ENDPOINT_URL={first}\n  aws s3 mb s3://photos\n  aws s3 cp README.md s3://photos/\n  aws s3 ls --recursive s3://photos\n\n\

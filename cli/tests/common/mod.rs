@@ -2,10 +2,10 @@
 
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -29,6 +29,8 @@ pub struct Up {
     /// S3 endpoints, one a gateway.
     pub endpoints: Vec<String>,
     child: Child,
+    /// Kept open: the cluster goes on writing.
+    _stdout: BufReader<ChildStdout>,
 }
 
 /// Keeps other clusters of this test binary waiting, and holds the folder.
@@ -74,8 +76,9 @@ impl Up {
             .stderr(std::fs::File::create(place.path().join("up.log")).map_err(|error| error.to_string())?)
             .spawn()
             .map_err(|error| error.to_string())?;
-        let stdout = BufReader::new(child.stdout.take().expect("piped"));
-        let is_up = stdout.lines().map_while(Result::ok).any(|line| line.starts_with("tenfour is up"));
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let is_up =
+            stdout.by_ref().lines().map_while(Result::ok).any(|line| line.starts_with("tenfour is up"));
         if !is_up {
             child.wait().map_err(|error| error.to_string())?;
             return std::fs::read_to_string(place.path().join("up.log"))
@@ -83,7 +86,7 @@ impl Up {
         }
         let credentials = config::read(&folder.join("credentials")).map_err(|error| error.to_string())?;
         let endpoints = (0..gateways).map(|offset| format!("http://127.0.0.1:{}", ports + offset)).collect();
-        Ok(Self { folder, credentials, endpoints, child })
+        Ok(Self { folder, credentials, endpoints, child, _stdout: stdout })
     }
 
     pub fn client(&self, gateway: usize, bucket: &str) -> S3 {
