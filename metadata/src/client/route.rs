@@ -84,7 +84,8 @@ impl Router {
         self.ask(kind, group, request, self.deadline, late).await
     }
 
-    /// `late` is the error once the request may have been taken by a replica that did not answer.
+    /// `late` is the error once the request may have been taken by a replica that did not answer. When it is
+    /// [`MetadataError::OutcomeUnknown`], nothing that comes after says that the request did not happen.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         kind: Kind,
@@ -95,6 +96,7 @@ impl Router {
     ) -> Result<T, MetadataError> {
         let deadline = Instant::now() + within;
         let (mut lost, mut pause, mut why) = (false, PAUSES.0, String::new());
+        let changes_something = late == MetadataError::OutcomeUnknown;
         let (mut at, mut turn) = (self.leader(group), 0);
         let first = at;
         // Replicas that were of no help in this round: a hint that names one of them is not followed.
@@ -105,12 +107,15 @@ impl Router {
             if left.is_zero() {
                 return Err(if lost { late } else { MetadataError::Unavailable(why) });
             }
-            match self.attempt(&self.link(at), kind, group, request, left).await? {
-                Attempt::Answer(frame) => {
+            match self.attempt(&self.link(at), kind, group, request, left).await {
+                Ok(Attempt::Answer(frame)) => {
                     self.set_leader(group, at);
-                    return frame.decode().ok_or_else(super::unreadable);
+                    // A command that was answered happened, whatever the answer says.
+                    return frame.decode().ok_or(if changes_something { late } else { super::unreadable() });
                 }
-                Attempt::Elsewhere(hint, text) => {
+                // A refusal speaks of its own attempt only, not of one that was lost before.
+                Err(error) => return Err(if lost && changes_something { late } else { error }),
+                Ok(Attempt::Elsewhere(hint, text)) => {
                     useless.push(at);
                     why = text;
                     if let Some(leader) = hint.filter(|leader| !useless.contains(leader)) {
@@ -118,11 +123,11 @@ impl Router {
                         continue;
                     }
                 }
-                Attempt::Lost => {
+                Ok(Attempt::Lost) => {
                     useless.push(at);
                     lost = true;
                 }
-                Attempt::Stranger(text) => {
+                Ok(Attempt::Stranger(text)) => {
                     useless.push(at);
                     strangers += 1;
                     why = text;

@@ -241,7 +241,8 @@ impl Pipe {
         };
         let asked = Asked { id, receiver, shared: Arc::clone(&self.shared) };
         if !self.outbox.put(|out| Frame::write_with(out, id, kind, group, fill)) {
-            return Err(if self.is_open() { LinkError::NotSent } else { LinkError::Broken });
+            // The outbox may have been closed a moment before the connection counts as over.
+            return Err(if self.outbox.is_closed() { LinkError::Broken } else { LinkError::NotSent });
         }
         self.outbox.send_soon();
         Ok(asked)

@@ -40,6 +40,10 @@ impl Outbox {
         !state.closed && encode(&mut state.queued).is_ok()
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.lock().closed
+    }
+
     /// Has the connection's task send what was put, together with what others put meanwhile.
     pub(crate) fn send_soon(&self) {
         self.work.notify_one();
