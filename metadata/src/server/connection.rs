@@ -4,17 +4,17 @@
 //! the connection by whoever has them. Everything rarer runs in a task, so that nothing waits behind it.
 
 use crate::api::cluster::Heartbeat;
-use crate::api::{ClusterQuery, IndexQuery};
+use crate::api::{ClusterCommand, ClusterQuery, IndexQuery};
 use crate::client::status::{GroupStatus, ReplicaStatus};
 use crate::net::{Frame, FrameReader, Hello, Kind, Outbox, Role};
-use crate::raft::{CommandReply, Failure, Question, ReadReply, ReplyTo};
+use crate::raft::{ClusterEnvelope, CommandReply, Failure, Question, ReadReply, ReplyTo};
 use crate::server::cluster::Heard;
 use crate::server::{Core, bootstrap, members, peers};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tenfour_rdma::handshake;
-use tenfour_types::{ConfigVersion, Epoch};
+use tenfour_types::{ConfigVersion, Epoch, NodeId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -216,8 +216,12 @@ impl Asked {
 
 /// A command of group 0 is answered when its fences are committed everywhere.
 async fn cluster_command(asked: &Asked) {
+    let registering = registering(asked);
+    // Before it is applied, so that no verdict falls between; and after, for it may have waited.
+    hear(&asked.core, registering);
     match asked.core.cluster_group().commit_here(asked.frame.body.clone()).await {
         Ok(CommandReply::Cluster(reply, fence)) => {
+            hear(&asked.core, registering);
             let mut versions = asked.core.cluster.versions();
             let fenced = versions.wait_for(|versions| fence == 0 || versions.fences_done >= fence);
             match tokio::time::timeout(FENCE_TIMEOUT, fenced).await {
@@ -227,6 +231,25 @@ async fn cluster_command(asked: &Asked) {
         }
         Ok(CommandReply::Index(_)) => asked.refuse("not a command of group 0"),
         Err(failure) => asked.fail(&failure),
+    }
+}
+
+/// The node that registers with this command.
+fn registering(asked: &Asked) -> Option<NodeId> {
+    match asked.frame.decode::<ClusterEnvelope>()?.command {
+        ClusterCommand::RegisterNode { node, .. } => Some(node),
+        _ => None,
+    }
+}
+
+/// A registration is a sign of life: a node that comes back is not judged by when it was heard of before it went.
+fn hear(core: &Core, node: Option<NodeId>) {
+    if let Some(node) = node
+        && core.leads(0)
+    {
+        let mut heard = core.cluster.heard.lock();
+        heard.entry(node).or_insert_with(|| Heard { at: Instant::now(), poisoned: Vec::new() }).at =
+            Instant::now();
     }
 }
 
