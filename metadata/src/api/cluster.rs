@@ -27,7 +27,8 @@ pub enum ClusterCommand {
         root: Option<User>,
     },
     /// A node says that it is there, with its targets; repeated at every start. Puts it into the map, or updates it, as Up
-    /// (a node that is Out stays so, until `SetNodeState`).
+    /// (a node that is Out stays so, until `SetNodeState`). Refused as a whole when it lists another node's target; a target
+    /// of its own that was poisoned stays poisoned, and the others are registered.
     RegisterNode {
         /// The node.
         node: NodeId,
@@ -89,9 +90,11 @@ pub enum ClusterCommand {
         /// Whose access key.
         access_key: String,
     },
-    /// A gateway wants a lease.
+    /// A gateway wants a lease. Earlier leases of the same holder end with it, so that a gateway which was killed and comes
+    /// back under its name leaves nothing behind that is held for ever.
     GrantLease {
-        /// For people: host and process.
+        /// The gateway's name, the same after every restart, and no other gateway's. An empty one takes nothing over: such a
+        /// lease lives until it is ended.
         holder: String,
     },
     /// A lease is over (its gateway ended, or is gone): from the fence on, commits under it are refused.
@@ -159,8 +162,8 @@ pub enum ClusterRefusal {
     /// No such lease.
     #[error("no such lease")]
     NoSuchLease,
-    /// The target belongs to another node, or was poisoned: its id is never used again.
-    #[error("target {0} cannot be registered: it belongs to another node or was taken out of service")]
+    /// The target belongs to another node, or there is none of that id.
+    #[error("target {0} belongs to another node, or is not known")]
     TargetRefused(TargetId),
     /// There are placement groups already.
     #[error("placement groups exist already")]

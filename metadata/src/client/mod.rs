@@ -201,7 +201,8 @@ impl Metadata {
         self.shared.router.read(Kind::Query, group, &query).await
     }
 
-    /// Takes a lease. `holder` is for people: host and process.
+    /// Takes a lease, and ends the earlier ones of the same `holder`: a name that a gateway keeps over its restarts and shares
+    /// with no other; an empty one ends none.
     pub async fn lease(&self, holder: &str) -> Result<Lease, MetadataError> {
         Lease::take(self, holder).await
     }

@@ -182,7 +182,7 @@ impl Writer {
             other => panic!("{other:?}"),
         };
         metadata.refresh_config().await.unwrap();
-        let lease = metadata.lease("a test").await.unwrap();
+        let lease = metadata.lease(&bucket.name.to_string()).await.unwrap();
         Self { metadata, lease, bucket }
     }
 

@@ -21,7 +21,8 @@ pub(super) fn load(table: &dyn Table) -> Result<ClusterMap, TableError> {
     Ok(rows::get(table, Space::State, &keys::state(tag::MAP))?.unwrap_or_default())
 }
 
-/// A node is there, with its targets. One that was taken out stays out: only an operator brings it back.
+/// A node is there, with its targets. One that was taken out stays out: only an operator brings it back; and a poisoned target
+/// stays poisoned for ever, without keeping the node's other targets away.
 pub(super) fn register(
     cluster: &mut Cluster<'_>,
     id: NodeId,
@@ -47,10 +48,12 @@ pub(super) fn register(
             moves = true;
             Target { node: id, weight, state: TargetState::Up }
         });
-        if entry.node != id || entry.state == TargetState::Poisoned {
+        if entry.node != id {
             return Ok(Err(ClusterRefusal::TargetRefused(target)));
         }
-        entry.weight = weight.max(1);
+        if entry.state != TargetState::Poisoned {
+            entry.weight = weight.max(1);
+        }
     }
     publish(cluster, &old, map, moves)
 }

@@ -195,6 +195,9 @@ impl Cluster<'_> {
     }
 
     fn grant_lease(&mut self, holder: &str) -> Result<ClusterReply, TableError> {
+        for earlier in self.leases_of(holder)? {
+            self.remove_lease(earlier)?;
+        }
         self.counters.lease += 1;
         let lease = LeaseId(self.counters.lease);
         let key = keys::state_number(tag::HOLDER, lease.0);
@@ -203,14 +206,32 @@ impl Cluster<'_> {
         Ok(Ok(ClusterDone::Lease(lease)))
     }
 
+    /// The leases that live under a holder's name; a holder without a name has none but the one it takes.
+    fn leases_of(&self, holder: &str) -> Result<Vec<LeaseId>, TableError> {
+        let mut leases = Vec::new();
+        if !holder.is_empty() {
+            each(self.table, tag::HOLDER, |key, known: String| {
+                if known == holder {
+                    leases.push(LeaseId(number_of(key)?));
+                }
+                Ok(())
+            })?;
+        }
+        Ok(leases)
+    }
+
     fn end_lease(&mut self, lease: LeaseId) -> Result<ClusterReply, TableError> {
         let key = keys::state_number(tag::HOLDER, lease.0);
         if self.table.get(Space::State, &key)?.is_none() {
             return Ok(Err(ClusterRefusal::NoSuchLease));
         }
-        self.table.remove(Space::State, &key);
-        self.fence(&Fence::LeaseEnded(lease))?;
+        self.remove_lease(lease)?;
         Ok(Ok(ClusterDone::Done))
+    }
+
+    fn remove_lease(&mut self, lease: LeaseId) -> Result<(), TableError> {
+        self.table.remove(Space::State, &keys::state_number(tag::HOLDER, lease.0));
+        self.fence(&Fence::LeaseEnded(lease))
     }
 
     /// Buckets or users changed: the version rises, and every group learns it.

@@ -134,6 +134,29 @@ fn a_command_sent_twice_happens_once() {
 }
 
 #[test]
+fn a_holder_that_comes_back_takes_over_and_others_are_left_alone() {
+    let mut zero = Zero::new();
+    let mut replica = bare(GROUP);
+    let mut grant = |holder: &str| match zero.run(ClusterCommand::GrantLease { holder: holder.into() }) {
+        Ok(ClusterDone::Lease(lease)) => lease,
+        other => panic!("{other:?}"),
+    };
+    let leases = ["a", "b", "", "a", "", "a"].map(&mut grant);
+    let live = [(leases[1], "b"), (leases[2], ""), (leases[4], ""), (leases[5], "a")];
+    let live = live.map(|(lease, holder)| (lease, holder.to_owned()));
+    assert_eq!(query_cluster(&zero.table).unwrap().leases, live);
+    // The index groups take nothing more from the earlier ones.
+    zero.drive(GROUP, &mut replica);
+    let version = cluster_config(&zero.table).unwrap().version;
+    for (at, lease) in leases.into_iter().enumerate() {
+        let mut put = put_envelope(CommandId { lease, sequence: 1 }, "k", 0, etag(1));
+        put.config = version;
+        let ended = replica.apply(&put) == Err(crate::api::IndexRefusal::LeaseEnded);
+        assert_eq!(ended, at == 0 || at == 3, "lease {lease}");
+    }
+}
+
+#[test]
 fn fences_reach_every_group_in_order_and_are_then_forgotten() {
     let mut zero = Zero::new();
     let (mut one, mut two) = (bare(MetaGroupId(1)), bare(MetaGroupId(2)));
@@ -205,7 +228,15 @@ fn the_map_follows_nodes_and_every_change_is_an_epoch_that_says_what_moved() {
         .map(|(_, fence)| if let Fence::Moves { moves, .. } = fence { moves.len() } else { 0 })
         .sum();
     assert!(told >= 64, "{told}");
-    assert_eq!(zero.register(2, &[2]), Err(ClusterRefusal::TargetRefused(TargetId(2))), "never used again");
+    // It is never used again; its node may list it, and comes back with its other targets.
+    zero.run(state(2, NodeState::Down)).unwrap();
+    zero.register(2, &[2, 16]).unwrap();
+    let map = cluster_map(&zero.table).unwrap();
+    assert_eq!(map.nodes[&NodeId(2)].state, NodeState::Up);
+    let states = [2, 16].map(|target| map.targets[&TargetId(target)].state);
+    assert_eq!(states, [TargetState::Poisoned, TargetState::Up]);
+    assert!(map.groups.iter().all(|row| row.slots.iter().all(|slot| slot.target != TargetId(2))));
+    assert_eq!(zero.register(3, &[2]), Err(ClusterRefusal::TargetRefused(TargetId(2))), "another node's");
     zero.drive(GROUP, &mut replica);
 
     // A node that was taken out does not come back by itself.
