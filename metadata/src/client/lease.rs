@@ -1,7 +1,8 @@
 //! A gateway's lease: it numbers commands and stripes, knows which are undecided, and publishes how far everything is decided.
 //!
 //! Invariant: a watermark never passes a command or a stripe whose fate is unknown, nor a read that still runs. So what is
-//! undecided stays so for ever: a ticket that is dropped without a word holds the watermark back, until the lease ends.
+//! undecided stays so for ever: a ticket that is dropped without a word holds the watermark back, until the lease ends: by a
+//! word, or because its holder takes another one, as a gateway does that was killed and comes back.
 
 use crate::api::cluster::ClusterDone;
 use crate::api::index::IndexAnswerAt;
@@ -272,7 +273,7 @@ impl CommandTicket {
 enum Fate {
     /// No commit that names it was sent.
     Open,
-    /// One was.
+    /// One was, and its outcome is open.
     Named,
     Closed,
 }
@@ -293,6 +294,12 @@ impl StripeTicket {
     /// A commit that names it is about to be sent: from here on dropping the ticket decides nothing.
     pub fn named(&mut self) {
         self.fate = Fate::Named;
+    }
+    /// The commit that names it was refused, and will not be sent again: it is as before [`StripeTicket::named`], may be named
+    /// by another commit, and is given up when it is dropped. Only after an answer, never after
+    /// [`MetadataError::OutcomeUnknown`].
+    pub fn unnamed(&mut self) {
+        self.fate = Fate::Open;
     }
     /// The commit that names it succeeded.
     pub fn committed(mut self) {
