@@ -1,25 +1,33 @@
 //! Keeps a handle's map and config fresh: a long poll says when they changed, a linearizable read says what they are.
+//!
+//! A poll is answered from what one replica has applied, which may lag or be cut off: so each poll asks another one, and from time to
+//! time the map is read without a poll's word.
 
 use crate::client::{Metadata, Shared};
 use crate::net::Kind;
 use std::sync::Weak;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tenfour_types::{ConfigVersion, Epoch};
 
 /// A poll is answered within this even when nothing changed (the server answers after 10 s).
 const POLL_TIMEOUT: Duration = Duration::from_secs(15);
 /// After a failure the next poll waits this long.
 const POLL_PAUSE: Duration = Duration::from_millis(250);
+/// The map is read so often even when no poll tells of a change.
+const READ_EVERY: Duration = Duration::from_secs(30);
 
 /// Runs until the last handle is gone.
 pub(super) async fn run(shared: Weak<Shared>) {
-    let mut next = 0;
+    // Handles do not all ask the same replica.
+    let mut next: usize = rand::random_range(0..1024);
+    let mut read = Instant::now();
     loop {
         let Some(strong) = shared.upgrade() else { return };
         let metadata = Metadata { shared: strong };
         let known = (metadata.shared.map.load().epoch, metadata.shared.config.load().version);
         let links = metadata.shared.router.all();
         let link = links.get(next % links.len().max(1)).cloned();
+        next = next.wrapping_add(1);
         // Nothing of the handle is held while the poll waits.
         drop((metadata, links));
         let polled = match link {
@@ -32,9 +40,11 @@ pub(super) async fn run(shared: Weak<Shared>) {
             Some((epoch, config)) => refresh(&metadata, known, epoch, config).await,
             None => false,
         };
+        if read.elapsed() >= READ_EVERY && metadata.refresh_map().await.is_ok() {
+            read = Instant::now();
+        }
         drop(metadata);
         if !refreshed {
-            next += 1;
             tokio::time::sleep(POLL_PAUSE).await;
         }
     }
