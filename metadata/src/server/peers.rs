@@ -15,7 +15,7 @@ struct Arriving {
     stream: SnapshotStream,
 }
 
-/// For each group the one snapshot that may be arriving; a new one replaces it.
+/// For each group the one snapshot that may be arriving; a new one replaces it, and what comes late for an old one leaves it alone.
 pub(super) struct Receiving(Vec<Mutex<Option<Arriving>>>);
 
 impl Receiving {
@@ -74,8 +74,7 @@ async fn snapshot(asked: &Asked) -> io::Result<()> {
             let body = asked.frame.body.clone();
             let (session, _) = body.split_first_chunk::<8>().ok_or_else(unknown)?;
             let session = u64::from_le_bytes(*session);
-            let mut arriving =
-                slot.take().filter(|arriving| arriving.session == session).ok_or_else(unknown)?;
+            let mut arriving = slot.take_if(|arriving| arriving.session == session).ok_or_else(unknown)?;
             let appended = tokio::task::spawn_blocking(move || {
                 arriving.stream.append(&body[8..])?;
                 io::Result::Ok(arriving)
@@ -85,7 +84,7 @@ async fn snapshot(asked: &Asked) -> io::Result<()> {
         }
         _ => {
             let session: u64 = asked.frame.decode().ok_or_else(unknown)?;
-            let arrived = slot.take().filter(|arriving| arriving.session == session).ok_or_else(unknown)?;
+            let arrived = slot.take_if(|arriving| arriving.session == session).ok_or_else(unknown)?;
             let snapshot = Snapshot { meta: arrived.begin.meta, snapshot: Box::new(arrived.stream) };
             let installed = group.raft.install_full_snapshot(arrived.begin.vote, snapshot).await;
             asked.done(&installed.map_err(io::Error::other)?.vote);
