@@ -35,7 +35,10 @@ pub struct Uploads {
 pub async fn list<B: Backend>(backend: &B, wants: &Wants, page: &UploadsPage) -> Result<Uploads, OpError> {
     let most = page.most.min(LIST_KEYS_MAX as u32) as usize;
     let mut found = Uploads::default();
-    let mut after = page.after.clone();
+    // A marker below a prefix that is rolled up is one past that prefix: it was told on an earlier page.
+    let told = page.after.as_ref().and_then(|(key, _)| common_prefix(key, page));
+    let mut after = told.as_deref().map(past).or_else(|| page.after.clone());
+    let mut last = page.after.clone();
     loop {
         let batch = batch(backend, wants, page, after.clone()).await?;
         if batch.is_empty() {
@@ -43,21 +46,26 @@ pub async fn list<B: Backend>(backend: &B, wants: &Wants, page: &UploadsPage) ->
         }
         for upload in batch {
             let prefix = common_prefix(&upload.key, page);
-            if prefix.as_ref().is_some_and(|prefix| found.prefixes.contains(prefix)) {
+            let is_told = |prefix: &String| told.as_ref() == Some(prefix) || found.prefixes.contains(prefix);
+            if prefix.as_ref().is_some_and(is_told) {
+                if after.as_ref().is_none_or(|(key, _)| *key < upload.key) {
+                    after = Some((upload.key, None));
+                }
                 continue;
             }
             if found.uploads.len() + found.prefixes.len() == most {
-                found.next = after;
+                found.next = last;
                 return Ok(found);
             }
             match prefix {
-                // Past every key of the prefix that is likely; what is left of it is skipped one by one.
                 Some(prefix) => {
-                    after = Some((format!("{prefix}\u{10ffff}"), None));
+                    after = Some(past(&prefix));
+                    last = Some((prefix.clone(), None));
                     found.prefixes.insert(prefix);
                 }
                 None => {
                     after = Some((upload.key.clone(), Some(upload.upload)));
+                    last.clone_from(&after);
                     found.uploads.push(upload);
                 }
             }
@@ -65,9 +73,14 @@ pub async fn list<B: Backend>(backend: &B, wants: &Wants, page: &UploadsPage) ->
     }
 }
 
+/// Past every key of the prefix that is likely; what is left of it is skipped one by one.
+fn past(prefix: &str) -> (String, Option<UploadId>) {
+    (format!("{prefix}\u{10ffff}"), None)
+}
+
 fn common_prefix(key: &str, page: &UploadsPage) -> Option<String> {
     let delimiter = page.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty())?;
-    let at = key.get(page.prefix.len()..)?.find(delimiter)?;
+    let at = key.strip_prefix(&page.prefix)?.find(delimiter)?;
     key.get(..page.prefix.len() + at + delimiter.len()).map(str::to_owned)
 }
 
