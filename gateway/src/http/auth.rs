@@ -83,7 +83,9 @@ pub struct Door<B>(pub B);
 #[async_trait::async_trait]
 impl<B: Backend> S3Access for Door<B> {
     async fn check(&self, context: &mut S3AccessContext<'_>) -> S3Result<()> {
-        let Some(credentials) = context.credentials() else {
+        let signer =
+            context.credentials().map(|known| Requester::new(&known.access_key, known.secret_key.expose()));
+        let Some(requester) = signer.or_else(|| context.extensions_mut().get().cloned()) else {
             return Err(s3(errors::refusal(
                 S3ErrorCode::AccessDenied,
                 "Access Denied: the request is not signed.",
@@ -98,7 +100,6 @@ impl<B: Backend> S3Access for Door<B> {
         let bucket = bucket_name(bucket).map_err(s3)?;
         let owner =
             context.headers().get("x-amz-expected-bucket-owner").and_then(|value| value.to_str().ok());
-        let requester = Requester::new(&credentials.access_key, credentials.secret_key.expose());
         requester.wants(bucket, owner).bucket_now(&self.0).await.map_err(s3)?;
         Ok(())
     }

@@ -19,8 +19,12 @@ pub const XML_BYTES_MAX: u64 = 4 << 20;
 /// Largest browser form (POST policy), bytes: the library holds a form in memory.
 pub const FORM_BYTES_MAX: u64 = 16 << 20;
 /// Headers that must not come twice, since their readers would take different ones.
-const SINGLE_HEADERS: [&str; 10] = [
+const SINGLE_HEADERS: [&str; 14] = [
     "authorization",
+    "content-type",
+    "date",
+    "if-match",
+    "if-none-match",
     "host",
     "content-length",
     "content-md5",

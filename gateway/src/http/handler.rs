@@ -8,9 +8,10 @@ use super::errors::{Refusal, s3};
 use super::expect::Expected;
 use super::guard::{self, Admitted, FORM_BYTES_MAX, XML_BYTES_MAX};
 use super::payload::{Drained, Parcel};
-use super::proof::{Proof, Rules};
+use super::proof::{CLOCK_SKEW_MAX_SECONDS, Proof, Rules};
 use super::service::Front;
 use super::text::Query;
+use super::unranged::{self, Unranged};
 use crate::ops::Backend;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderName, HeaderValue};
@@ -31,8 +32,6 @@ use tracing::debug;
 pub const HEALTH_PATH: &str = "/-/health";
 /// Forms that are held in memory at once.
 const FORMS_AT_ONCE: usize = 4;
-/// How far a request's clock may be off, seconds (as S3 has it).
-const CLOCK_SKEW_MAX_SECONDS: u32 = 15 * 60;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 const SERVER: HeaderName = HeaderName::from_static("server");
@@ -60,18 +59,12 @@ impl<B: Backend> Handler<B> {
         limits.form_max_fields_size = 256 << 10;
         limits.form_max_parts = 100;
         limits.presigned_url_max_skew_time_secs = CLOCK_SKEW_MAX_SECONDS;
+        let limits = Arc::new(limits);
         let rules =
             Rules { region: config.region.clone(), sigv2: config.sigv2, domain: config.domain.clone() };
-        let mut builder = S3ServiceBuilder::new(Front::new(backend.clone(), &rules));
-        builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(limits))));
-        builder.set_auth(Users::new(backend.clone()));
-        builder.set_access(Door(backend));
-        if let Some(domain) = &config.domain {
-            let host = SingleDomain::new(domain).map_err(|_| ServeError::Domain(domain.clone()))?;
-            builder.set_host(host);
-        }
-        let rules =
-            Rules { region: config.region.clone(), sigv2: config.sigv2, domain: config.domain.clone() };
+        let again = builder(&backend, &limits, &rules)?.build();
+        let mut builder = builder(&backend, &limits, &rules)?;
+        builder.set_route(Unranged(again));
         Ok(Self {
             service: builder.build(),
             rules,
@@ -135,6 +128,7 @@ impl<B: Backend> Handler<B> {
             parts.extensions.insert(Parcel::new(body, payload, header, drained.clone()));
             return self.service.call(Request::from_parts(parts, Body::empty())).await;
         }
+        unranged::mark(&mut parts);
         let is_form = proof == Proof::Form;
         let _permit = if is_form { self.forms.acquire().await.ok() } else { None };
         match checked(&parts, body, is_form, drained) {
@@ -154,6 +148,22 @@ impl<B: Backend> Handler<B> {
         let number = self.ids.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         format!("{number:016X}")
     }
+}
+
+fn builder<B: Backend>(
+    backend: &B,
+    limits: &Arc<S3Config>,
+    rules: &Rules,
+) -> Result<S3ServiceBuilder, ServeError> {
+    let mut builder = S3ServiceBuilder::new(Front::new(backend.clone(), rules));
+    builder.set_config(Arc::new(StaticConfigProvider::new(limits.clone())));
+    builder.set_auth(Users::new(backend.clone()));
+    builder.set_access(Door(backend.clone()));
+    if let Some(domain) = &rules.domain {
+        let host = SingleDomain::new(domain).map_err(|_| ServeError::Domain(domain.clone()))?;
+        builder.set_host(host);
+    }
+    Ok(builder)
 }
 
 /// The body as the library may read it.

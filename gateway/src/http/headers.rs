@@ -91,14 +91,15 @@ pub struct Answer<'a> {
     pub range: Option<(u64, u64)>,
     /// Whether checksums are asked for.
     pub checksums: bool,
-    /// Standard headers that the request replaces (`response-…`).
-    pub replaced: &'a [&'static str],
+    /// Standard headers that the request replaces (`response-…`), and by what.
+    pub replaced: &'a [(&'static str, String)],
 }
 
 impl Answer<'_> {
     /// The headers.
     pub fn headers(&self) -> HeaderMap {
         let manifest = self.manifest;
+        let is_replaced = |name: &str| self.replaced.iter().any(|(known, _)| *known == name);
         let mut out = HeaderMap::with_capacity(16);
         let mut put = |name: &str, value: &str| {
             if let (Ok(name), Ok(value)) =
@@ -110,11 +111,14 @@ impl Answer<'_> {
         put("accept-ranges", "bytes");
         put("etag", &format!("\"{}\"", manifest.etag));
         put("last-modified", &http_date(manifest.modified_ms));
-        if !self.replaced.contains(&"content-type") {
+        if !is_replaced("content-type") {
             put("content-type", manifest.headers.get("content-type").unwrap_or(DEFAULT_TYPE));
         }
         let others = manifest.headers.0.iter().filter(|(name, _)| name != "content-type");
-        for (name, value) in others.filter(|(name, _)| !self.replaced.contains(&name.as_str())) {
+        for (name, value) in others.filter(|(name, _)| !is_replaced(name)) {
+            put(name, value);
+        }
+        for (name, value) in self.replaced {
             put(name, value);
         }
         let (first, end) = self.range.unwrap_or((0, manifest.size));
@@ -125,7 +129,7 @@ impl Answer<'_> {
         if let Some(parts) = self.parts {
             put("x-amz-mp-parts-count", &parts.to_string());
         }
-        if self.checksums && self.range.is_none() {
+        if self.checksums && (first, end) == (0, manifest.size) {
             for checksum in &manifest.checksums {
                 put(checksum_header(checksum.kind), &print(checksum));
                 put(
@@ -270,10 +274,11 @@ mod tests {
         assert_eq!(headers["x-amz-checksum-crc32"], "AAAAAA==");
         assert_eq!(headers["x-amz-checksum-type"], "FULL_OBJECT");
         assert_eq!(headers["content-length"], "10");
-        let ranged = Answer { range: Some((2, 5)), replaced: &["cache-control"], ..base }.headers();
+        let ranged = Answer { range: Some((2, 5)), replaced: &[("cache-control", "a".into())], ..base };
+        let ranged = ranged.headers();
         assert_eq!(ranged["content-range"], "bytes 2-4/10");
         assert_eq!(ranged["content-length"], "3");
         assert!(!ranged.contains_key("x-amz-checksum-crc32"));
-        assert!(!ranged.contains_key("cache-control"));
+        assert_eq!(ranged["cache-control"], "a");
     }
 }

@@ -22,6 +22,7 @@ mod service;
 mod socket;
 mod text;
 mod translate;
+mod unranged;
 
 pub use connection::{ServeError, Server};
 pub use handler::HEALTH_PATH;

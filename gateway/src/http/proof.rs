@@ -7,16 +7,26 @@ use super::text::Query;
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, header};
 use s3s::S3ErrorCode;
+use time::format_description::BorrowedFormatItem;
+use time::format_description::well_known::Rfc2822;
+use time::macros::format_description;
+use time::{Duration, OffsetDateTime, PrimitiveDateTime};
+
+/// How far a request's clock may be off, seconds (as S3 has it).
+pub const CLOCK_SKEW_MAX_SECONDS: u32 = 15 * 60;
+/// `20261123T071954Z`.
+const BASIC_DATE: &[BorrowedFormatItem<'_>] =
+    format_description!("[year][month][day]T[hour][minute][second]Z");
 
 /// Where signatures of version 2 are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SigV2 {
     /// Nowhere.
     Off,
-    /// In presigned URLs and forms, since that is how boto3 presigns by default for endpoints other than Amazon's.
+    /// In presigned URLs, since that is how boto3 presigns by default for endpoints other than Amazon's.
     #[default]
     Presigned,
-    /// In headers as well.
+    /// In headers and forms as well.
     On,
 }
 
@@ -74,7 +84,11 @@ pub fn proof(parts: &Parts, query: &Query, rules: &Rules) -> Result<Proof, Refus
                     parameter or the Authorization header should be specified";
         return Err(errors::refusal(S3ErrorCode::InvalidArgument, text));
     }
-    if is_form(parts) {
+    if is_form(parts)? {
+        if authorization.is_some() || presigned_v4 || presigned_v2 {
+            let text = "A form carries its signature in its fields, and no other one.";
+            return Err(errors::refusal(S3ErrorCode::InvalidArgument, text));
+        }
         all_signed(&parts.headers, &[])?;
         return Ok(Proof::Form);
     }
@@ -86,11 +100,12 @@ pub fn proof(parts: &Parts, query: &Query, rules: &Rules) -> Result<Proof, Refus
     };
     match authorization {
         Some(text) if text.starts_with("AWS ") => {
-            if rules.sigv2 == SigV2::On {
-                Ok(Proof::HeaderV2)
-            } else {
-                Err(v2_refused())
+            if rules.sigv2 != SigV2::On {
+                return Err(v2_refused());
             }
+            no_name_twice(query)?;
+            is_recent(&parts.headers, OffsetDateTime::now_utc())?;
+            Ok(Proof::HeaderV2)
         }
         Some(text) => {
             let header = parse_authorization(text).ok_or_else(|| {
@@ -99,13 +114,16 @@ pub fn proof(parts: &Parts, query: &Query, rules: &Rules) -> Result<Proof, Refus
                     "The authorization header that you provided is not valid.",
                 )
             })?;
-            right_region(&header.scope, rules, S3ErrorCode::AuthorizationHeaderMalformed, "header")?;
+            right_scope(&header.scope, rules, S3ErrorCode::AuthorizationHeaderMalformed, "header")?;
             all_signed(&parts.headers, &header.signed_headers)?;
             Ok(Proof::Header(header))
         }
         None if presigned_v4 => presigned(parts, query, rules),
         None if presigned_v2 && rules.sigv2 == SigV2::Off => Err(v2_refused()),
-        None if presigned_v2 => Ok(Proof::PresignedV2),
+        None if presigned_v2 => {
+            no_name_twice(query)?;
+            Ok(Proof::PresignedV2)
+        }
         None => Err(errors::refusal(S3ErrorCode::AccessDenied, "Access Denied: the request is not signed.")),
     }
 }
@@ -118,7 +136,7 @@ fn presigned(parts: &Parts, query: &Query, rules: &Rules) -> Result<Proof, Refus
     let Some((_, scope)) = split_credential(credential) else {
         return Err(errors::refusal(malformed, "Error parsing the X-Amz-Credential parameter."));
     };
-    right_region(scope, rules, malformed, "query parameters")?;
+    right_scope(scope, rules, malformed, "query parameters")?;
     all_signed(&parts.headers, &signed)?;
     Ok(Proof::PresignedV4)
 }
@@ -131,7 +149,40 @@ fn split_credential(credential: &str) -> Option<(&str, &str)> {
     (!key.is_empty() && scope.ends_with("/aws4_request")).then_some((key, scope))
 }
 
-fn right_region(scope: &str, rules: &Rules, code: S3ErrorCode, place: &str) -> Result<(), Refusal> {
+/// Signatures of version 2 cover one value of a name only, and its readers may take another.
+fn no_name_twice(query: &Query) -> Result<(), Refusal> {
+    if query.has_duplicates() {
+        let text = "A name stands twice in the query of a request with a signature of version 2.";
+        return Err(errors::refusal(S3ErrorCode::InvalidArgument, text));
+    }
+    Ok(())
+}
+
+/// The date that a signature of version 2 in a header covers is not far from now.
+fn is_recent(headers: &HeaderMap, now: OffsetDateTime) -> Result<(), Refusal> {
+    let text = headers.get("x-amz-date").or_else(|| headers.get(header::DATE));
+    let text = text.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let Some(date) = signed_date(text) else {
+        let text = "AWS authentication requires a valid Date or x-amz-date header";
+        return Err(errors::refusal(S3ErrorCode::AccessDenied, text));
+    };
+    if (now - date).abs() > Duration::seconds(i64::from(CLOCK_SKEW_MAX_SECONDS)) {
+        let text = "The difference between the request time and the server's time is too large.";
+        return Err(errors::refusal(S3ErrorCode::RequestTimeTooSkewed, text));
+    }
+    Ok(())
+}
+
+fn signed_date(text: &str) -> Option<OffsetDateTime> {
+    let basic = PrimitiveDateTime::parse(text, BASIC_DATE).map(PrimitiveDateTime::assume_utc);
+    OffsetDateTime::parse(text, &Rfc2822).or(basic).ok()
+}
+
+fn right_scope(scope: &str, rules: &Rules, code: S3ErrorCode, place: &str) -> Result<(), Refusal> {
+    if scope.split('/').nth(2) != Some("s3") {
+        let text = format!("The authorization {place} is malformed; the service must be 's3'.");
+        return Err(errors::refusal(code, text));
+    }
     match scope.split('/').nth(1) {
         Some(region) if region == rules.region => Ok(()),
         region => {
@@ -178,10 +229,19 @@ fn parse_authorization(text: &str) -> Option<HeaderV4> {
     })
 }
 
-fn is_form(parts: &Parts) -> bool {
+/// Whether it is a browser's form. What the library might take for one, and we do not, is refused.
+fn is_form(parts: &Parts) -> Result<bool, Refusal> {
     let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let form = |value: &str| value.trim_start().to_ascii_lowercase().starts_with("multipart/form-data");
-    parts.method == Method::POST && content_type.is_some_and(form)
+    let media_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+    let media_type = media_type.trim().to_ascii_lowercase();
+    if parts.method != Method::POST || !media_type.starts_with("multipart/") {
+        return Ok(false);
+    }
+    if media_type != "multipart/form-data" {
+        let text = "The Content-Type of a form must be multipart/form-data.";
+        return Err(errors::refusal(S3ErrorCode::InvalidRequest, text));
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -289,8 +349,49 @@ mod tests {
         let presigned = parts("GET", "/b/k?AWSAccessKeyId=AK&Signature=s&Expires=1", &[]);
         assert_eq!(refused(&presigned, SigV2::Off), "InvalidRequest");
         assert_eq!(admit(&presigned, &rules(SigV2::Presigned)).unwrap().proof, Proof::PresignedV2);
-        let header = parts("GET", "/b/k", &[("authorization", "AWS AK:sig")]);
-        assert_eq!(refused(&header, SigV2::Presigned), "InvalidRequest");
-        assert_eq!(admit(&header, &rules(SigV2::On)).unwrap().proof, Proof::HeaderV2);
+        let now = crate::http::headers::http_date(crate::ops::now_ms());
+        let dated = |date: &str| parts("GET", "/b/k", &[("authorization", "AWS AK:sig"), ("date", date)]);
+        assert_eq!(refused(&dated(&now), SigV2::Presigned), "InvalidRequest");
+        assert_eq!(admit(&dated(&now), &rules(SigV2::On)).unwrap().proof, Proof::HeaderV2);
+        assert_eq!(refused(&dated("Sun, 06 Nov 1994 08:49:37 GMT"), SigV2::On), "RequestTimeTooSkewed");
+        assert_eq!(refused(&dated("yesterday"), SigV2::On), "AccessDenied");
+        let twice = "/b/k?AWSAccessKeyId=AK&Signature=s&Expires=1&uploadId=a&uploadId=b";
+        assert_eq!(refused(&parts("GET", twice, &[]), SigV2::On), "InvalidArgument");
+    }
+
+    #[test]
+    fn dates_of_version_two_are_read() {
+        let day = |text: &str| signed_date(text).map(OffsetDateTime::unix_timestamp);
+        for text in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:37 +0000", "19941106T084937Z"] {
+            assert_eq!(day(text), Some(784_111_777), "{text}");
+        }
+        assert_eq!(day(""), None);
+    }
+
+    #[test]
+    fn a_form_is_exactly_one_and_carries_no_other_signature() {
+        let v4 = authorization("host");
+        let post = |kind: &str, uri: &str, more: &[(&str, &str)]| {
+            let base = [("content-type", kind), ("content-length", "9")];
+            let headers: Vec<_> = base.into_iter().chain(more.iter().copied()).collect();
+            parts("POST", uri, &headers)
+        };
+        let form = admit(&post("Multipart/Form-Data; boundary=x", "/b", &[]), &rules(SigV2::On));
+        assert_eq!(form.unwrap().proof, Proof::Form);
+        for kind in ["multipart/form-datax", "multipart/form-data+xml", "multipart/mixed"] {
+            let refused = refused(&post(kind, "/b", &[("authorization", &v4)]), SigV2::On);
+            assert_eq!(refused, "InvalidRequest", "{kind}");
+        }
+        let signed = post("multipart/form-data", "/b", &[("authorization", &v4)]);
+        assert_eq!(refused(&signed, SigV2::On), "InvalidArgument");
+        let presigned = post("multipart/form-data", "/b?Signature=s&AWSAccessKeyId=k&Expires=1", &[]);
+        assert_eq!(refused(&presigned, SigV2::On), "InvalidArgument");
+    }
+
+    #[test]
+    fn the_service_is_s3() {
+        let other = authorization("host").replace("/s3/", "/sts/");
+        let other = parts("GET", "/b", &[("authorization", &other)]);
+        assert_eq!(refused(&other, SigV2::On), "AuthorizationHeaderMalformed");
     }
 }

@@ -59,6 +59,13 @@ impl Query {
         self.get(name).is_some()
     }
 
+    /// Whether a name is there twice.
+    pub fn has_duplicates(&self) -> bool {
+        let mut names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
+    }
+
     /// Whether one of the names is there.
     pub fn has_any(&self, names: &[&str]) -> bool {
         names.iter().any(|name| self.has(name))
@@ -91,7 +98,8 @@ mod tests {
         assert_eq!(query.get("prefix"), Some("a/b c"));
         assert_eq!(query.get("acl"), Some(""));
         assert_eq!(query.get("x"), Some("1=2"));
-        assert!(!query.has("delimiter"));
+        assert!(!query.has("delimiter") && !query.has_duplicates());
+        assert!(Query::parse(Some("a=1&b=2&%61=3")).unwrap().has_duplicates());
         assert!(Query::parse(Some("a=%")).is_none());
     }
 }

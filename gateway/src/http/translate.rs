@@ -4,10 +4,12 @@ use super::errors::{self, Refusal};
 use super::expect::{parse, print};
 use super::headers::date;
 use crate::ops::checksum;
-use crate::ops::conditions::{Conditions, Tag, parse_etag};
+use crate::ops::conditions::{Conditions, IfRange, Tag, parse_etag};
 use crate::transfer::Wanted;
+use hyper::HeaderMap;
+use hyper::header::{self, HeaderName};
 use s3s::S3ErrorCode;
-use s3s::dto::{self, ETagCondition, Range, Timestamp};
+use s3s::dto::{self, ETagCondition, Range, Timestamp, TimestampFormat};
 use tenfour_metadata::api::Precondition;
 use tenfour_types::{Checksum, ChecksumKind, ETag, ObjectKey, UploadId};
 use time::OffsetDateTime;
@@ -55,8 +57,14 @@ fn seconds(time: Timestamp) -> i64 {
     OffsetDateTime::from(time).unix_timestamp()
 }
 
+/// The ETags of a condition. The library takes a list for one ETag with quotes in it; none of ours has a comma.
 fn tag(condition: &ETagCondition) -> Tag {
-    condition.as_etag().map_or(Tag::Any, |tag| Tag::Is(parse_etag(tag.value())))
+    let Some(listed) = condition.as_etag() else { return Tag::Any };
+    let one = |text: &str| {
+        let text = text.trim();
+        parse_etag(text.strip_prefix("W/").unwrap_or(text).trim_matches('"'))
+    };
+    Tag::OneOf(listed.value().split(',').filter_map(one).collect())
 }
 
 /// What a write is bound to by `If-Match` and `If-None-Match`.
@@ -68,8 +76,8 @@ pub fn precondition(
         (None, None) => Ok(Precondition::None),
         (None, Some(Tag::Any)) => Ok(Precondition::Absent),
         (Some(Tag::Any), None) => Ok(Precondition::Present),
-        (Some(Tag::Is(tag)), None) => Ok(Precondition::Match(tag.into_iter().collect())),
-        (None, Some(Tag::Is(_))) => {
+        (Some(Tag::OneOf(tags)), None) => Ok(Precondition::Match(tags)),
+        (None, Some(Tag::OneOf(_))) => {
             let text = "If-None-Match of a write may be * only.";
             Err(errors::refusal(S3ErrorCode::NotImplemented, text))
         }
@@ -78,6 +86,17 @@ pub fn precondition(
             Err(errors::refusal(S3ErrorCode::NotImplemented, text))
         }
     }
+}
+
+/// What a write is bound to by headers that the library does not read for it.
+pub fn precondition_of(headers: &HeaderMap) -> Result<Precondition, Refusal> {
+    let read = |name: HeaderName| match headers.get(&name).filter(|value| !value.is_empty()) {
+        None => Ok(None),
+        Some(value) => ETagCondition::parse_http_header(value.as_bytes())
+            .map(Some)
+            .map_err(|_| invalid(format!("The header {name} is neither * nor an ETag."))),
+    };
+    precondition(read(header::IF_MATCH)?.as_ref(), read(header::IF_NONE_MATCH)?.as_ref())
 }
 
 /// What a read is bound to.
@@ -92,6 +111,16 @@ pub fn conditions(
         none_matches: none_matches.map(tag),
         modified_since: modified_since.map(seconds),
         unmodified_since: unmodified_since.map(seconds),
+    }
+}
+
+/// What a range is bound to, by `If-Range`: a strong ETag or a date. What is neither holds of no object.
+pub fn if_range(text: &str) -> IfRange {
+    let text = text.trim();
+    let date = || Timestamp::parse(TimestampFormat::HttpDate, text).ok().map(seconds);
+    match text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(tag) => parse_etag(tag).map_or(IfRange::Never, IfRange::Is),
+        None => date().map_or(IfRange::Never, IfRange::Date),
     }
 }
 
@@ -243,6 +272,13 @@ mod tests {
         let one = Precondition::Match(vec![ETag { md5: [0xab; 16], parts: None }]);
         assert_eq!(precondition(Some(&condition(&etag)), None).unwrap(), one);
         assert_eq!(precondition(Some(&condition("\"other\"")), None).unwrap(), Precondition::Match(vec![]));
+        let list = format!("{etag}, \"other\", W/\"{}-2\"", "cd".repeat(16));
+        let both = [ETag { md5: [0xab; 16], parts: None }, ETag { md5: [0xcd; 16], parts: Some(2) }];
+        assert_eq!(
+            precondition(Some(&condition(&list)), None).unwrap(),
+            Precondition::Match(both.to_vec()),
+            "a list"
+        );
         assert!(precondition(None, Some(&condition(&etag))).is_err());
         assert!(precondition(Some(&condition("*")), Some(&condition("*"))).is_err());
     }

@@ -8,15 +8,15 @@ use tenfour_types::{ETag, Manifest};
 pub enum Tag {
     /// `*`
     Any,
-    /// This one; `None` when it is none that an object here could have.
-    Is(Option<ETag>),
+    /// One of these; those that no object here could have are left out.
+    OneOf(Vec<ETag>),
 }
 
 impl Tag {
     fn matches(&self, etag: ETag) -> bool {
         match self {
             Self::Any => true,
-            Self::Is(tag) => *tag == Some(etag),
+            Self::OneOf(tags) => tags.contains(&etag),
         }
     }
 }
@@ -43,6 +43,30 @@ pub struct Conditions {
     pub modified_since: Option<i64>,
     /// `If-Unmodified-Since`, seconds since 1970.
     pub unmodified_since: Option<i64>,
+}
+
+/// What a range is bound to (`If-Range`): of another object, all is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IfRange {
+    /// This ETag.
+    Is(ETag),
+    /// Modified exactly then, seconds since 1970.
+    Date(i64),
+    /// What no object has.
+    Never,
+}
+
+impl IfRange {
+    /// Whether it is this object.
+    pub fn holds(&self, manifest: &Manifest) -> bool {
+        match self {
+            Self::Is(tag) => *tag == manifest.etag,
+            Self::Date(seconds) => {
+                u64::try_from(*seconds).is_ok_and(|date| date == manifest.modified_ms / 1000)
+            }
+            Self::Never => false,
+        }
+    }
 }
 
 /// What the conditions say.
@@ -110,7 +134,7 @@ mod tests {
         none: Option<bool>,
         modified: Option<i64>,
     ) -> Verdict {
-        let tag = |hit: bool| Tag::Is(Some(ETag { md5: [if hit { 1 } else { 2 }; 16], parts: None }));
+        let tag = |hit: bool| Tag::OneOf(vec![ETag { md5: [if hit { 1 } else { 2 }; 16], parts: None }]);
         Conditions {
             matches: matches.map(tag),
             none_matches: none.map(tag),
@@ -143,7 +167,7 @@ mod tests {
             NotModified
         );
         assert_eq!(
-            Conditions { matches: Some(Tag::Is(None)), ..Conditions::default() }.judge(&manifest()),
+            Conditions { matches: Some(Tag::OneOf(Vec::new())), ..Conditions::default() }.judge(&manifest()),
             Failed
         );
     }

@@ -18,6 +18,10 @@ use tenfour_types::{CommandId, ConfigVersion, MetaGroupId, ObjectKey};
 impl Backend for Gateway {
     type Body = ObjectReader;
 
+    fn memory_bytes(&self) -> usize {
+        self.free_bytes()
+    }
+
     fn config(&self) -> Arc<Config> {
         self.metadata().config()
     }

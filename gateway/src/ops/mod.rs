@@ -34,6 +34,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     /// The bytes of an object that is being read.
     type Body: Sink + 'static;
 
+    /// Memory of the pipelines that nobody holds now, bytes: asked at the start, when that is all of it.
+    fn memory_bytes(&self) -> usize {
+        usize::MAX
+    }
     /// Buckets and users as they are cached.
     fn config(&self) -> Arc<Config>;
     /// Buckets and users as they are now, linearizably.

@@ -24,7 +24,7 @@ impl<B: Backend> Front<B> {
         request: S3Request<PostObjectInput>,
     ) -> S3Result<S3Response<PostObjectOutput>> {
         let wants = wants(&request, &request.input.bucket)?;
-        self.signed_as_allowed(request.region.as_ref())?;
+        self.signed_as_allowed(request.region.as_ref(), request.service.as_deref())?;
         let mut input = request.input;
         let fields = form_headers(&input);
         refuse_unsupported(&fields).map_err(s3)?;
@@ -47,10 +47,10 @@ impl<B: Backend> Front<B> {
     }
 
     /// A form's signature is inside it, where our guard does not see it. One of version 2 names no region.
-    fn signed_as_allowed(&self, region: Option<&Region>) -> S3Result<()> {
+    fn signed_as_allowed(&self, region: Option<&Region>, service: Option<&str>) -> S3Result<()> {
         match region {
-            Some(region) if region.as_str() == self.region.as_ref() => Ok(()),
-            None if self.sigv2 != SigV2::Off => Ok(()),
+            Some(region) if region.as_str() == self.region.as_ref() && service == Some("s3") => Ok(()),
+            None if self.sigv2 == SigV2::On => Ok(()),
             _ => {
                 let text =
                     format!("The form must be signed with AWS4-HMAC-SHA256 for the region {}.", self.region);

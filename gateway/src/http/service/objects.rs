@@ -1,25 +1,21 @@
-//! Objects: put, post (a browser's form), get, head, delete, copy.
+//! Objects: put, delete, copy.
 
 use super::super::auth::bucket_name;
 use super::super::errors::{self, Refusal, s3};
 use super::super::expect::Expected;
-use super::super::handler::Partial;
-use super::super::headers::{self, Answer};
+use super::super::headers;
 use super::super::translate::{self, Sums, etag, timestamp};
 use super::{DEFAULT_KIND, Front, header, open, requester, wants, write_error};
-use crate::ops::conditions::{Verdict, resolve};
-use crate::ops::copy::{self, Origin, Target};
-use crate::ops::{Backend, OpError, delete};
-use crate::transfer::{Destination, ReadError, Reading, Sink, Wanted};
-use http_body_util::StreamBody;
+use crate::ops::copy::{Origin, Target};
+use crate::ops::{Backend, delete};
+use crate::transfer::{Destination, Wanted};
 use hyper::HeaderMap;
-use hyper::body::Frame;
 use s3s::dto::{
     CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, DeleteObjectInput, DeleteObjectOutput,
-    DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, GetObjectInput, GetObjectOutput, HeadObjectInput,
-    HeadObjectOutput, MetadataDirective, ObjectIdentifier, PutObjectInput, PutObjectOutput, StreamingBlob,
+    DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, MetadataDirective, ObjectIdentifier,
+    PutObjectInput, PutObjectOutput,
 };
-use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
+use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 use tenfour_metadata::api::Precondition;
 use tenfour_types::limits::LIST_KEYS_MAX;
 use tenfour_types::{Manifest, ObjectKey};
@@ -52,88 +48,15 @@ impl<B: Backend> Front<B> {
         }))
     }
 
-    pub(super) async fn on_get_object(
-        &self,
-        request: S3Request<GetObjectInput>,
-    ) -> S3Result<S3Response<GetObjectOutput>> {
-        let wants = wants(&request, &request.input.bucket)?;
-        let input = request.input;
-        let key = translate::key(&input.key).map_err(s3)?;
-        let wanted = translate::wanted(input.range, input.part_number).map_err(s3)?;
-        let conditions = translate::conditions(
-            input.if_match.as_ref(),
-            input.if_none_match.as_ref(),
-            input.if_modified_since.clone(),
-            input.if_unmodified_since.clone(),
-        );
-        let reading = self.backend.get(&wants, &key, wanted).await.map_err(s3)?;
-        judged(conditions.judge(&reading.manifest), &reading.manifest)?;
-        let replaced = replaced(&input);
-        let Reading { manifest, parts, range, body } = reading;
-        let answer = Answer {
-            manifest: &manifest,
-            parts: input.part_number.and(parts),
-            range: partial(wanted, range, manifest.size),
-            checksums: input.checksum_mode.is_some(),
-            replaced: &replaced,
-        };
-        let headers = answer.headers();
-        // The library sets 206 by this field; its value is that of ours.
-        let content_range =
-            headers.get("content-range").and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let blob = if range.0 == range.1 { StreamingBlob::from(Body::empty()) } else { stream(body) };
-        let output = GetObjectOutput { body: Some(blob), content_range, ..GetObjectOutput::default() };
-        Ok(S3Response::with_headers(output, headers))
-    }
-
-    pub(super) async fn on_head_object(
-        &self,
-        request: S3Request<HeadObjectInput>,
-    ) -> S3Result<S3Response<HeadObjectOutput>> {
-        let wants = wants(&request, &request.input.bucket)?;
-        let input = request.input;
-        let key = translate::key(&input.key).map_err(s3)?;
-        let wanted = translate::wanted(input.range, input.part_number).map_err(s3)?;
-        let conditions = translate::conditions(
-            input.if_match.as_ref(),
-            input.if_none_match.as_ref(),
-            input.if_modified_since.clone(),
-            input.if_unmodified_since.clone(),
-        );
-        // Only a part's place must be asked of the pipeline.
-        let ask = if matches!(wanted, Wanted::Part(_)) { wanted } else { Wanted::Head };
-        let Reading { manifest, parts, range, body } =
-            self.backend.get(&wants, &key, ask).await.map_err(s3)?;
-        drop(body);
-        judged(conditions.judge(&manifest), &manifest)?;
-        let range = match wanted {
-            Wanted::Part(_) => range,
-            _ => {
-                resolve(wanted, manifest.size).ok_or_else(|| s3(ReadError::Range { size: manifest.size }))?
-            }
-        };
-        let range = partial(wanted, range, manifest.size);
-        let answer = Answer {
-            manifest: &manifest,
-            parts: input.part_number.and(parts),
-            range,
-            checksums: input.checksum_mode.is_some(),
-            replaced: &[],
-        };
-        let is_partial = range.is_some();
-        let mut response = S3Response::with_headers(HeadObjectOutput::default(), answer.headers());
-        if is_partial {
-            response.extensions.insert(Partial);
-        }
-        Ok(response)
-    }
-
     pub(super) async fn on_delete_object(
         &self,
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let wants = wants(&request, &request.input.bucket)?;
         let key = translate::key(&request.input.key).map_err(s3)?;
+        if request.input.if_match_size.is_some() || request.input.if_match_last_modified_time.is_some() {
+            return Err(s3(no_such_condition()));
+        }
         let precondition = translate::precondition(request.input.if_match.as_ref(), None).map_err(s3)?;
         delete::one(&self.backend, &wants, &key, precondition).await.map_err(s3)?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
@@ -198,16 +121,17 @@ impl<B: Backend> Front<B> {
                         the object's metadata, storage class, website redirect location or encryption attributes.";
             return Err(s3(errors::refusal(S3ErrorCode::InvalidRequest, text)));
         }
+        let precondition = translate::precondition_of(&request.headers).map_err(s3)?;
         let replacement = replaces.then(|| headers::kept(&request.headers)).transpose().map_err(s3)?;
         let announced = translate::announced(input.checksum_algorithm.as_ref(), None).map_err(s3)?;
         let target = |manifest: &Manifest| {
             let known = manifest.checksums.first().map(|checksum| checksum.kind);
             let kind = announced.map(|(kind, _)| kind).or(known).unwrap_or(DEFAULT_KIND);
             let headers = replacement.unwrap_or_else(|| manifest.headers.clone());
-            let destination = Destination::Object { key, headers, precondition: Precondition::None };
+            let destination = Destination::Object { key, headers, precondition };
             Ok(Target { destination, kept: vec![kind] })
         };
-        let stored = copy::run(&self.backend, &origin, &wants, target).await.map_err(s3)?;
+        let stored = self.copies.run(&self.backend, &origin, &wants, target).await.map_err(s3)?;
         let sums = Sums::new(&stored.summary.checksums);
         let result = CopyObjectResult {
             e_tag: Some(etag(stored.summary.etag)),
@@ -253,67 +177,21 @@ pub(super) fn chose_checksum(headers: &HeaderMap) -> bool {
     Expected::of(headers).is_ok_and(|expected| expected.kind().is_some())
 }
 
-fn judged(verdict: Verdict, manifest: &Manifest) -> S3Result<()> {
-    match verdict {
-        Verdict::Holds => Ok(()),
-        Verdict::Failed => Err(s3(OpError::PreconditionFailed)),
-        Verdict::NotModified => {
-            let mut error = S3Error::new(S3ErrorCode::NotModified);
-            let answer = Answer { manifest, parts: None, range: None, checksums: false, replaced: &[] };
-            let mut headers = answer.headers();
-            headers.remove("content-length");
-            headers.remove("content-type");
-            error.set_headers(headers);
-            Err(error)
-        }
-    }
-}
-
-/// The range to name in the answer: none when the whole object was asked for.
-fn partial(wanted: Wanted, range: (u64, u64), size: u64) -> Option<(u64, u64)> {
-    match wanted {
-        Wanted::Head | Wanted::All => None,
-        Wanted::Part(_) if range == (0, size) => None,
-        _ => Some(range),
-    }
-}
-
-/// The headers that a GET replaces.
-fn replaced(input: &GetObjectInput) -> Vec<&'static str> {
-    let all = [
-        ("content-type", input.response_content_type.is_some()),
-        ("content-language", input.response_content_language.is_some()),
-        ("expires", input.response_expires.is_some()),
-        ("cache-control", input.response_cache_control.is_some()),
-        ("content-disposition", input.response_content_disposition.is_some()),
-        ("content-encoding", input.response_content_encoding.is_some()),
-    ];
-    all.into_iter().filter(|(_, is_replaced)| *is_replaced).map(|(name, _)| name).collect()
-}
-
-/// The bytes as they come; an error breaks the connection, since the length was announced.
-fn stream<S: Sink + 'static>(sink: S) -> StreamingBlob {
-    let frames = futures::stream::unfold(Some(sink), |sink| async move {
-        let mut sink = sink?;
-        match sink.next().await? {
-            Ok(bytes) => Some((Ok(Frame::data(bytes)), Some(sink))),
-            Err(error) => {
-                tracing::warn!(%error, "an answer breaks off");
-                Some((Err(error), None))
-            }
-        }
-    });
-    StreamingBlob::from(Body::http_body_unsync(StreamBody::new(frames)))
-}
-
 fn deletion(name: &ObjectIdentifier) -> Result<(ObjectKey, Precondition), Refusal> {
     if name.version_id.as_deref().is_some_and(|version| version != "null") {
         let text = "The specified version does not exist: objects here have no versions.";
         return Err(errors::refusal(S3ErrorCode::NoSuchVersion, text));
     }
+    if name.size.is_some() || name.last_modified_time.is_some() {
+        return Err(no_such_condition());
+    }
     let tag = name.e_tag.as_ref().map(|tag| crate::ops::conditions::parse_etag(tag.value()));
     let precondition = tag.map_or(Precondition::None, |tag| Precondition::Match(tag.into_iter().collect()));
     Ok((translate::key(&name.key)?, precondition))
+}
+
+fn no_such_condition() -> Refusal {
+    errors::not_implemented("A delete on condition of a size or a time")
 }
 
 fn failure(key: String, refusal: Refusal) -> s3s::dto::Error {

@@ -7,7 +7,7 @@ use super::super::translate::{self, Sums, algorithm, announced, checksum_type, e
 use super::objects::origin;
 use super::{Front, open, wants, write_error};
 use crate::ops::conditions::parse_etag;
-use crate::ops::copy::{self, Origin, Target};
+use crate::ops::copy::{Origin, Target};
 use crate::ops::requester::Wants;
 use crate::ops::upload::{self, Completed, Completion, DEFAULT_CHECKSUM, Named};
 use crate::ops::{Backend, OpError};
@@ -108,7 +108,7 @@ impl<B: Backend> Front<B> {
             }
             Ok(Target { destination: Destination::Part { key, upload, number }, kept: vec![kind] })
         };
-        let stored = copy::run(&self.backend, &origin, &wants, target).await.map_err(s3)?;
+        let stored = self.copies.run(&self.backend, &origin, &wants, target).await.map_err(s3)?;
         let sums = Sums::new(&stored.summary.checksums);
         let result = CopyPartResult {
             e_tag: Some(etag(stored.summary.etag)),
