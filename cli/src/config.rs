@@ -108,6 +108,8 @@ pub struct MetaFile {
 pub struct GatewayFile {
     /// Which cluster.
     pub cluster: ClusterSection,
+    /// Its name, of no other gateway of the cluster and the same at every start; by default its host's name and port.
+    pub name: Option<String>,
     /// Where S3 is served.
     pub listen: SocketAddr,
     /// The region that clients sign for.

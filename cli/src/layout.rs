@@ -148,7 +148,7 @@ impl Layout {
             self.write(&name, &self.node_file(number, endpoint))?;
         }
         for (address, name) in self.s3_addresses().into_iter().zip(self.gateways()) {
-            self.write(&name, &self.gateway_file(address))?;
+            self.write(&name, &self.gateway_file(&name, address))?;
         }
         Ok(())
     }
@@ -207,9 +207,10 @@ impl Layout {
         }
     }
 
-    fn gateway_file(&self, listen: SocketAddr) -> GatewayFile {
+    fn gateway_file(&self, name: &str, listen: SocketAddr) -> GatewayFile {
         GatewayFile {
             cluster: self.cluster_section(),
+            name: Some(name.to_owned()),
             listen,
             region: self.plan.region.clone(),
             domain: None,

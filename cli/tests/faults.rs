@@ -25,6 +25,7 @@ impl Armed {
     fn start(up: &Up, place: &Place, stop_at: &str) -> Self {
         let mut config: GatewayFile =
             config::read(&up.folder.join("gateway-1/config.toml")).expect("a configuration");
+        config.name = Some("armed".to_owned());
         config.listen = std::net::TcpListener::bind("127.0.0.1:0")
             .and_then(|socket| socket.local_addr())
             .expect("a port");

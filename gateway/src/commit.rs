@@ -123,8 +123,9 @@ impl Gateway {
             match sent.decide().await {
                 (Ok(done), _) => return Ok((id, done)),
                 (Err(CommitError::Refused(IndexRefusal::StaleConfig { current })), open) => {
-                    authorised = self.authorise_again(who, current).await?;
                     stripes = open;
+                    stripes.iter_mut().for_each(StripeTicket::unnamed);
+                    authorised = self.authorise_again(who, current).await?;
                 }
                 (Err(error), _) => return Err(error),
             }
@@ -277,7 +278,7 @@ impl Gateway {
         let gateway = self.clone();
         tokio::spawn(async move {
             tracing::warn!(lease = %gateway.lease().id(), "the cluster has ended this gateway's lease: taking another one");
-            match gateway.metadata().lease(&crate::gateway::holder()).await {
+            match gateway.metadata().lease(&gateway.inner.name).await {
                 Ok(lease) => gateway.inner.lease.store(Arc::new(lease)),
                 Err(error) => tracing::warn!(%error, "no lease yet"),
             }

@@ -26,6 +26,9 @@ use tenfour_types::shard_service::ShardError;
 use tenfour_types::{NodeId, Override, ShardIndex, StripeRow, TargetId};
 use tokio::time::{Instant, sleep_until, timeout};
 
+/// How long a shard's own target may stay without an answer when another copy is durable already, but where it narrows the
+/// spread of the stripe over nodes.
+const HOME_GRACE: Duration = Duration::from_millis(500);
 /// Targets tried for one shard before the write fails.
 const ATTEMPTS_MAX: usize = 8;
 
@@ -89,6 +92,7 @@ pub(crate) async fn fan_out(inner: &Inner, encoded: Encoded) -> Result<FullWidth
         inbox: Inbox::new(),
         attempts: Vec::with_capacity(TOTAL_SHARDS),
         durable: std::array::from_fn(|_| None),
+        standby: std::array::from_fn(|_| None),
         wanting: VecDeque::new(),
         failed: Vec::new(),
         saw_full: false,
@@ -135,6 +139,8 @@ struct Fanout<'a> {
     inbox: Arc<Inbox<StoreAnswer>>,
     attempts: Vec<Attempt<'a>>,
     durable: [Option<(TargetId, Stored)>; TOTAL_SHARDS],
+    /// Durable on a node that holds another shard of this stripe, while the shard's own target may still answer.
+    standby: [Option<(TargetId, Stored)>; TOTAL_SHARDS],
     /// Shards that want another target.
     wanting: VecDeque<ShardIndex>,
     /// Targets that failed a shard of this stripe.
@@ -198,6 +204,7 @@ impl<'a> Fanout<'a> {
                         return Err(self.too_late());
                     }
                     inbox.take_now().into_iter().for_each(|answer| self.answered(answer));
+                    self.settle();
                     self.hedge();
                     next_look = Instant::now() + self.inner.nodes.store_hedge_delay();
                 }
@@ -212,11 +219,7 @@ impl<'a> Fanout<'a> {
         attempt.lent = None;
         let (index, target) = (attempt.index, attempt.target);
         match answer.result {
-            Ok(stored) => {
-                if let Some(place @ None) = self.durable.get_mut(index.get()) {
-                    *place = Some((target, stored));
-                }
-            }
+            Ok(stored) => self.stored(index, target, stored),
             Err(failure) => {
                 tracing::debug!(stripe = %self.stripe.id(), %index, %target, %failure, "a shard was not stored");
                 self.failed.push(target);
@@ -229,9 +232,51 @@ impl<'a> Fanout<'a> {
                         self.inner.nodes.refuses(target);
                     }
                 }
-                self.want_another(index);
+                self.settle();
+                if self.standby[index.get()].is_none() {
+                    self.want_another(index);
+                }
             }
         }
+    }
+
+    /// The first durable answer is named, unless it narrows the stripe's spread and the shard's own target is only late: then
+    /// that one has [`HOME_GRACE`] to answer, since a stripe with two shards on a node survives the loss of fewer nodes.
+    fn stored(&mut self, index: ShardIndex, target: TargetId, stored: Stored) {
+        let waits = self.narrows(index, target) && self.may_still_answer(index);
+        let places = if waits { &mut self.standby } else { &mut self.durable };
+        if let Some(place @ None) = places.get_mut(index.get()) {
+            *place = Some((target, stored));
+        }
+    }
+
+    /// Names the stand-ins whose shard's own target has failed, or had its time.
+    fn settle(&mut self) {
+        for index in ShardIndex::all() {
+            if self.is_open(index)
+                && !self.may_still_answer(index)
+                && let Some(standby) = self.standby.get_mut(index.get()).and_then(Option::take)
+                && let Some(place) = self.durable.get_mut(index.get())
+            {
+                *place = Some(standby);
+            }
+        }
+    }
+
+    /// Whether `target` shares its node with another shard of the stripe, and is not the shard's first choice.
+    fn narrows(&self, index: ShardIndex, target: TargetId) -> bool {
+        let node = self.map.node_of(target);
+        let others = ShardIndex::all().zip(self.row.first).filter(|(other, _)| *other != index);
+        self.row.first[index.get()] != target
+            && others.map(|(_, first)| self.map.node_of(first)).any(|other| other == node)
+    }
+
+    fn may_still_answer(&self, index: ShardIndex) -> bool {
+        let first = self
+            .attempts
+            .iter()
+            .find(|attempt| attempt.index == index && attempt.target == self.row.first[index.get()]);
+        first.is_some_and(|attempt| !attempt.over && attempt.since.elapsed() < HOME_GRACE)
     }
 
     /// Every shard whose newest attempt is overdue is written elsewhere too.
@@ -240,6 +285,7 @@ impl<'a> Fanout<'a> {
         for index in ShardIndex::all() {
             let newest = self.attempts.iter().rev().find(|attempt| attempt.index == index);
             if self.is_open(index)
+                && self.standby[index.get()].is_none()
                 && newest.is_some_and(|attempt| !attempt.over && attempt.since.elapsed() >= late_after)
             {
                 count(&self.inner.counters.write_hedges);

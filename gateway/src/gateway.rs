@@ -28,6 +28,9 @@ const FIRST_CONNECTIONS_WAIT: Duration = Duration::from_secs(3);
 /// What a gateway is started with.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
+    /// Its name in the cluster: of no other gateway that runs, and the same at every start, since a gateway ends what an
+    /// earlier life of its name has left undecided. By default one of this process alone.
+    pub name: String,
     /// The cluster.
     pub cluster: ClusterId,
     /// What its members prove to each other.
@@ -63,6 +66,7 @@ impl GatewayConfig {
     /// With defaults for everything that has one.
     pub fn new(cluster: ClusterId, cluster_key: ClusterKey, metadata_peers: Vec<SocketAddr>) -> Self {
         Self {
+            name: process_name(),
             cluster,
             cluster_key,
             metadata_peers,
@@ -109,6 +113,7 @@ pub struct Gateway {
 }
 
 pub(crate) struct Inner {
+    pub(crate) name: String,
     pub(crate) metadata: Metadata,
     pub(crate) lease: ArcSwap<Lease>,
     pub(crate) renewing: AtomicBool,
@@ -131,7 +136,7 @@ impl Gateway {
             ..MetadataConfig::new(config.cluster, config.cluster_key.clone(), config.metadata_peers)
         };
         let metadata = Metadata::connect(settings).await?;
-        let lease = metadata.lease(&holder()).await?;
+        let lease = metadata.lease(&config.name).await?;
         let mut domain = DomainConfig::new(config.provider, "gateway", config.cluster_key, config.pool_bytes);
         domain.tunables = config.tunables;
         let domain = Domain::open(domain)?;
@@ -148,6 +153,7 @@ impl Gateway {
         );
         nodes.first_connections(FIRST_CONNECTIONS_WAIT).await;
         let inner = Inner {
+            name: config.name,
             metadata,
             lease: ArcSwap::from_pointee(lease),
             renewing: AtomicBool::new(false),
@@ -199,14 +205,14 @@ impl Gateway {
             tracing::debug!(%error, "the last watermark was not published");
         }
         if let Err(error) = lease.end().await {
-            tracing::warn!(%error, "the lease was not ended: an operator, or its successor, has to");
+            tracing::warn!(%error, "the lease was not ended: the next gateway of this name will");
         }
         self.inner.nodes.stop().await;
     }
 }
 
-/// Who holds the lease, for people.
-pub(crate) fn holder() -> String {
+/// A name that no other process has.
+fn process_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("gateway {} pid {}", host.trim(), std::process::id())
 }

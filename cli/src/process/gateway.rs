@@ -27,7 +27,9 @@ pub async fn run(arguments: ProcessArguments) -> Result<()> {
 }
 
 fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     Ok(GatewayConfig {
+        name: file.name.clone().unwrap_or_else(|| format!("{host}:{}", file.listen.port())),
         pool_bytes: file.pool.as_usize(),
         codec: codec(&file.codec)?,
         provider: provider(&file.fabric)?,
