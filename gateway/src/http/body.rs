@@ -2,11 +2,12 @@
 //! says of them, while the library reads them.
 //!
 //! The library knows one failure of a body, an internal error; so what really was wrong is left in a shared slot, from which
-//! the answer is made.
+//! the answer is made. The slot holds the body's memory, too: until the request was answered.
 
 use super::expect::Expected;
 use super::pace::Pace;
 use super::payload::Drained;
+use super::room::Room;
 use crate::ops::checksum::{Hashers, name};
 use crate::transfer::SourceError;
 use bytes::Bytes;
@@ -17,40 +18,92 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+/// Longest time from the first to the last byte of a body, however fast its bytes come between.
+const BODY_WITHIN: Duration = Duration::from_secs(60);
 
 /// What was wrong with a body.
-pub type Failure = Arc<OnceLock<SourceError>>;
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum BodyError {
+    /// It is not what it should be.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// No memory for it became free in time.
+    #[error("too many bodies are held in memory")]
+    NoRoom,
+}
+
+/// What the library cannot tell of a body, and the memory that it takes.
+#[derive(Default)]
+pub struct Slot {
+    error: OnceLock<BodyError>,
+    memory: OnceLock<OwnedSemaphorePermit>,
+}
+
+impl Slot {
+    /// What was wrong with it.
+    pub fn error(&self) -> Option<&BodyError> {
+        self.error.get()
+    }
+}
 
 /// A checked body.
 pub struct CheckedBody {
-    frames: BoxStream<'static, Result<Bytes, SourceError>>,
-    failure: Failure,
+    frames: BoxStream<'static, Result<Bytes, BodyError>>,
+    slot: Arc<Slot>,
     drained: Drained,
 }
 
+/// How much memory a body may take, and of what.
+pub struct Limits<'a> {
+    /// It may be so long, bytes.
+    pub most: u64,
+    /// Its memory is of this.
+    pub room: &'a Room,
+}
+
 impl CheckedBody {
-    /// Over a body of at most `most` bytes. `is_framed` says that the bytes are aws-chunked: they are not what digests are of.
+    /// Over a body. `is_framed` says that the bytes are aws-chunked: they are not what digests are of.
     pub fn new<B>(
         body: B,
-        most: u64,
+        limits: &Limits<'_>,
         expected: Expected,
         is_framed: bool,
         drained: Drained,
-    ) -> (Self, Failure)
+    ) -> (Self, Arc<Slot>)
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
         let hashers = (!is_framed).then(|| Hashers::new(expected.kind()));
-        let state = State { body, left: most, expected, hashers, pace: Pace::default(), done: false };
+        let slot = Arc::<Slot>::default();
+        let memory_bytes = body.size_hint().exact().unwrap_or(limits.most).min(limits.most);
+        let state = State {
+            body,
+            left: limits.most,
+            wanted: Some((limits.room.clone(), memory_bytes)),
+            until: Instant::now() + BODY_WITHIN,
+            slot: slot.clone(),
+            expected,
+            hashers,
+            pace: Pace::default(),
+            done: false,
+        };
         let frames = futures::stream::unfold(state, State::next).boxed();
-        let failure = Failure::default();
-        (Self { frames, failure: failure.clone(), drained }, failure)
+        (Self { frames, slot: slot.clone(), drained }, slot)
     }
 }
 
 struct State<B> {
     body: B,
     left: u64,
+    /// Memory that is not taken yet.
+    wanted: Option<(Room, u64)>,
+    until: Instant,
+    slot: Arc<Slot>,
     expected: Expected,
     hashers: Option<Hashers>,
     pace: Pace,
@@ -61,7 +114,7 @@ impl<B> State<B>
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
 {
-    fn next(mut self) -> BoxFuture<'static, Option<(Result<Bytes, SourceError>, Self)>> {
+    fn next(mut self) -> BoxFuture<'static, Option<(Result<Bytes, BodyError>, Self)>> {
         Box::pin(async move {
             if self.done {
                 return None;
@@ -70,7 +123,7 @@ where
                 Ok(Some(bytes)) => Some((Ok(bytes), self)),
                 Ok(None) => {
                     self.done = true;
-                    self.verify().err().map(|error| (Err(error), self))
+                    self.verify().err().map(|error| (Err(error.into()), self))
                 }
                 Err(error) => {
                     self.done = true;
@@ -80,13 +133,19 @@ where
         })
     }
 
-    async fn frame(&mut self) -> Result<Option<Bytes>, SourceError> {
+    async fn frame(&mut self) -> Result<Option<Bytes>, BodyError> {
+        if let Some((room, bytes)) = self.wanted.take() {
+            let memory = room.take(bytes).await.ok_or(BodyError::NoRoom)?;
+            let _ = self.slot.memory.set(memory);
+            self.until = Instant::now() + BODY_WITHIN;
+        }
         loop {
             let body = &mut self.body;
             let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
-            let frame = match self.pace.wait(frame).await.ok_or(SourceError::TimedOut)? {
+            let frame = timeout_at(self.until, self.pace.wait(frame)).await.ok().flatten();
+            let frame = match frame.ok_or(SourceError::TimedOut)? {
                 None => return Ok(None),
-                Some(Err(_)) => return Err(SourceError::Truncated),
+                Some(Err(_)) => return Err(SourceError::Truncated.into()),
                 Some(Ok(frame)) => frame,
             };
             let Ok(data) = frame.into_data() else { continue };
@@ -115,15 +174,15 @@ where
 
 impl Body for CheckedBody {
     type Data = Bytes;
-    type Error = SourceError;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, SourceError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let next = std::task::ready!(self.frames.poll_next_unpin(context));
         match &next {
-            Some(Err(error)) => drop(self.failure.set(error.clone())),
+            Some(Err(error)) => drop(self.slot.error.set(error.clone())),
             None => self.drained.store(true, Ordering::Relaxed),
             Some(Ok(_)) => {}
         }
@@ -141,15 +200,33 @@ mod tests {
         text: &'static str,
         most: u64,
         headers: &[(&'static str, &'static str)],
-    ) -> Result<Bytes, SourceError> {
+    ) -> Result<Bytes, BodyError> {
         let map: HeaderMap =
             headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         let full = Full::new(Bytes::from_static(text.as_bytes()));
-        let (body, failure) =
-            CheckedBody::new(full, most, Expected::of(&map).unwrap(), false, Drained::default());
+        let limits = Limits { most, room: &Room::new(1 << 20) };
+        let (body, slot) =
+            CheckedBody::new(full, &limits, Expected::of(&map).unwrap(), false, Drained::default());
         let read = body.collect().await.map(|body| body.to_bytes());
-        assert_eq!(read.as_ref().err(), failure.get());
+        assert_eq!(read.as_ref().err(), slot.error());
         read
+    }
+
+    #[tokio::test]
+    async fn its_memory_is_held_until_the_slot_is_gone() {
+        let room = Room::new(2 << 10);
+        let open = || {
+            let full = Full::new(Bytes::from_static(b"hello"));
+            let limits = Limits { most: 2 << 10, room: &room };
+            CheckedBody::new(full, &limits, Expected::default(), false, Drained::default())
+        };
+        let (body, slot) = open();
+        let (other, other_slot) = open();
+        body.collect().await.unwrap();
+        other.collect().await.unwrap();
+        assert_eq!(room.free_bytes(), 0);
+        drop((slot, other_slot));
+        assert_eq!(room.free_bytes(), 2 << 10);
     }
 
     #[tokio::test]
@@ -159,9 +236,12 @@ mod tests {
             "hello world"
         );
         let wrong = read("hello", 11, &[("x-amz-checksum-crc32", "DUoRhQ==")]).await;
-        assert_eq!(wrong, Err(SourceError::ChecksumMismatch("crc32")));
+        assert_eq!(wrong, Err(SourceError::ChecksumMismatch("crc32").into()));
         let wrong = read("hello", 11, &[("content-md5", "AAAAAAAAAAAAAAAAAAAAAA==")]).await;
-        assert_eq!(wrong, Err(SourceError::Md5Mismatch));
-        assert!(matches!(read("hello world", 10, &[]).await, Err(SourceError::Malformed(_))));
+        assert_eq!(wrong, Err(SourceError::Md5Mismatch.into()));
+        assert!(matches!(
+            read("hello world", 10, &[]).await,
+            Err(BodyError::Source(SourceError::Malformed(_)))
+        ));
     }
 }

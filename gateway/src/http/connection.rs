@@ -28,8 +28,8 @@ use tracing::{debug, warn};
 
 /// A request's headers must have come within this time; so long may a connection be idle, too.
 const HEADERS_WITHIN: Duration = Duration::from_secs(60);
-/// Most bytes that are read from a socket before they are handed on.
-const READ_BUFFER_BYTES_MAX: usize = 256 << 10;
+/// Most bytes that are read from a socket before they are handed on; so large may a request's headers be.
+const READ_BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Most headers of a request.
 const HEADERS_MAX: usize = 128;
 /// After an answer to a request that was not read to its end, so long is the rest taken and thrown away.

@@ -3,6 +3,7 @@
 //! A request whose outcome is unknown is answered `500 InternalError`, not 503: S3 clients retry both, but 503 says that
 //! nothing was done, which would be untrue. 503 always carries `Retry-After`.
 
+use super::body::BodyError;
 use crate::ops::OpError;
 use crate::transfer::{AccessError, ReadError, SourceError, WriteError};
 use hyper::StatusCode;
@@ -144,6 +145,15 @@ impl From<SourceError> for Refusal {
                     "Your socket connection to the server was not written to within the timeout period.";
                 refusal(S3ErrorCode::RequestTimeout, text)
             }
+        }
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Source(error) => error.into(),
+            BodyError::NoRoom => slow_down(),
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use super::HttpConfig;
 use super::auth::{Door, Users};
-use super::body::{CheckedBody, Failure};
+use super::body::{CheckedBody, Limits, Slot};
 use super::connection::ServeError;
 use super::errors::{Refusal, s3};
 use super::expect::Expected;
 use super::guard::{self, Admitted, FORM_BYTES_MAX, XML_BYTES_MAX};
 use super::payload::{Drained, Parcel};
 use super::proof::{CLOCK_SKEW_MAX_SECONDS, Proof, Rules};
+use super::room::Room;
 use super::service::Front;
 use super::text::Query;
 use super::unranged::{self, Unranged};
@@ -25,13 +26,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
-use tokio::sync::Semaphore;
 use tracing::debug;
 
 /// Where anybody may ask whether this process answers.
 pub const HEALTH_PATH: &str = "/-/health";
-/// Forms that are held in memory at once.
-const FORMS_AT_ONCE: usize = 4;
+/// Memory for all forms at once, bytes. Theirs alone: whoever sends one is known only when it was read.
+const FORMS_BYTES: u64 = 4 * FORM_BYTES_MAX;
+/// Memory for all other bodies at once that are not objects' bytes, bytes.
+const DOCUMENTS_BYTES: u64 = 32 << 20;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amz-request-id");
 const SERVER: HeaderName = HeaderName::from_static("server");
@@ -44,7 +46,8 @@ pub struct Partial;
 pub struct Handler<B> {
     service: S3Service,
     rules: Rules,
-    forms: Semaphore,
+    forms: Room,
+    documents: Room,
     ids: AtomicU64,
     backend: std::marker::PhantomData<fn() -> B>,
 }
@@ -68,7 +71,8 @@ impl<B: Backend> Handler<B> {
         Ok(Self {
             service: builder.build(),
             rules,
-            forms: Semaphore::new(FORMS_AT_ONCE),
+            forms: Room::new(FORMS_BYTES),
+            documents: Room::new(DOCUMENTS_BYTES),
             ids: AtomicU64::new(rand::random()),
             backend: std::marker::PhantomData,
         })
@@ -130,11 +134,15 @@ impl<B: Backend> Handler<B> {
         }
         unranged::mark(&mut parts);
         let is_form = proof == Proof::Form;
-        let _permit = if is_form { self.forms.acquire().await.ok() } else { None };
-        match checked(&parts, body, is_form, drained) {
-            Ok((body, failure)) => {
+        let limits = if is_form {
+            Limits { most: FORM_BYTES_MAX, room: &self.forms }
+        } else {
+            Limits { most: XML_BYTES_MAX, room: &self.documents }
+        };
+        match checked(&parts, body, is_form, &limits, drained) {
+            Ok((body, slot)) => {
                 let response = self.service.call(Request::from_parts(parts, body)).await?;
-                match failure.and_then(|failure| failure.get().cloned()) {
+                match slot.and_then(|slot| slot.error().cloned()) {
                     Some(error) => refuse(error, id),
                     None => Ok(response),
                 }
@@ -171,8 +179,9 @@ fn checked(
     parts: &Parts,
     body: Incoming,
     is_form: bool,
+    limits: &Limits<'_>,
     drained: &Drained,
-) -> Result<(Body, Option<Failure>), Refusal> {
+) -> Result<(Body, Option<Arc<Slot>>), Refusal> {
     if body.is_end_stream() {
         return Ok((Body::empty(), None));
     }
@@ -183,9 +192,8 @@ fn checked(
     }
     let streaming = |value: &HeaderValue| value.as_bytes().starts_with(b"STREAMING-");
     let is_framed = parts.headers.get("x-amz-content-sha256").is_some_and(streaming);
-    let most = if is_form { FORM_BYTES_MAX } else { XML_BYTES_MAX };
-    let (body, failure) = CheckedBody::new(body, most, expected, is_framed, drained.clone());
-    Ok((Body::http_body_unsync(body), Some(failure)))
+    let (body, slot) = CheckedBody::new(body, limits, expected, is_framed, drained.clone());
+    Ok((Body::http_body_unsync(body), Some(slot)))
 }
 
 fn refuse(refusal: impl Into<Refusal>, id: &str) -> Result<HttpResponse, HttpError> {

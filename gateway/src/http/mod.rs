@@ -18,6 +18,7 @@ mod headers;
 mod pace;
 mod payload;
 mod proof;
+mod room;
 mod service;
 mod socket;
 mod text;

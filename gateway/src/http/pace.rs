@@ -6,30 +6,31 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 /// Longest silence in a request's body.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
-/// Waiting in all that is granted before the rate is looked at.
-const GRACE: Duration = Duration::from_secs(30);
-/// Slowest average rate, bytes a second of waiting.
-const RATE_MIN: u64 = 8 << 10;
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// So much waiting is granted at first; after that the rate is looked at every time that so much waiting has passed.
+const WINDOW: Duration = Duration::from_secs(10);
+/// Slowest average rate in a window, bytes a second of waiting.
+const RATE_MIN: u64 = 64 << 10;
 
 /// Watches one body.
 pub struct Pace {
     silence_max: Duration,
-    grace: Duration,
+    window: Duration,
+    is_graced: bool,
     waited: Duration,
     bytes: u64,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self::new(SILENCE_MAX, GRACE)
+        Self::new(SILENCE_MAX, WINDOW)
     }
 }
 
 impl Pace {
     /// With limits of its own.
-    pub fn new(silence_max: Duration, grace: Duration) -> Self {
-        Self { silence_max, grace, waited: Duration::ZERO, bytes: 0 }
+    pub fn new(silence_max: Duration, window: Duration) -> Self {
+        Self { silence_max, window, is_graced: true, waited: Duration::ZERO, bytes: 0 }
     }
 
     /// Waits for what the client sends next; `None` when it is too slow.
@@ -52,9 +53,16 @@ impl Pace {
         self.bytes += bytes as u64;
     }
 
-    fn is_trickle(&self) -> bool {
-        let counted = u64::try_from(self.waited.saturating_sub(self.grace).as_millis()).unwrap_or(u64::MAX);
-        self.bytes < counted.saturating_mul(RATE_MIN) / 1000
+    /// Looks at the rate when a window has passed, and begins the next one.
+    fn is_trickle(&mut self) -> bool {
+        if self.waited < self.window {
+            return false;
+        }
+        let waited_ms = u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX);
+        let is_slow = self.bytes < waited_ms.saturating_mul(RATE_MIN) / 1000;
+        let is_graced = std::mem::replace(&mut self.is_graced, false);
+        (self.waited, self.bytes) = (Duration::ZERO, 0);
+        is_slow && !is_graced
     }
 }
 
@@ -87,8 +95,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_came_fast_at_first_does_not_excuse_a_trickle() {
+        let mut pace = Pace::new(Duration::from_secs(9), MOMENT * 4);
+        pace.received(1 << 40);
+        let mut waits = 0;
+        while pace.wait(tokio::time::sleep(MOMENT)).await.is_some() {
+            pace.received(1);
+            waits += 1;
+            assert!(waits < 100, "the trickle was not noticed");
+        }
+    }
+
+    #[tokio::test]
     async fn time_that_is_not_waited_for_the_client_does_not_count() {
-        let mut pace = Pace::new(MOMENT, Duration::ZERO);
+        let mut pace = Pace::new(MOMENT, MOMENT);
         for _ in 0..10 {
             tokio::time::sleep(MOMENT).await;
             assert!(pace.wait(async {}).await.is_some());

@@ -13,8 +13,9 @@ use tokio::time::{Instant, Sleep};
 
 /// A write may wait for so long before the rate is looked at.
 const WINDOW: Duration = Duration::from_secs(20);
-/// Bytes that must have been taken in a window.
-const WINDOW_BYTES_MIN: usize = 64 << 10;
+/// Bytes that must have been taken in a window. It is as long as it is since the kernel tells of what was taken in large
+/// steps, each a part of its send buffer.
+const WINDOW_BYTES_MIN: usize = 640 << 10;
 
 /// The socket.
 pub struct Socket {
