@@ -1,23 +1,18 @@
-//! One Raft group in this process: group commit of commands, and reads that share a round of leadership confirmation.
+//! One Raft group in this process: its core, its queues of commands and reads, its checkpoints.
 //!
-//! Commands that wait while the last entry is under way are proposed as one entry: under load entries grow, and alone a
-//! command waits for nobody. Reads that wait while a round of `ReadIndex` is under way share the next one, and are answered
-//! from the local table by a thread that may block. A reply goes straight into the connection that asked.
+//! Alone a command waits for nobody; what waits while another is under way shares the next entry or the next round. The queues
+//! are bounded, and what does not fit is refused at once. A reply goes straight into the connection that asked.
 
-use crate::api::index::IndexAnswerAt;
-use crate::api::{ClusterAnswer, ClusterQuery, ClusterReply, IndexQuery};
-use crate::api::{Envelope, IndexCommand, IndexReply};
-use crate::net::{Frame, Kind, Outbox};
+use crate::raft::proposer::Proposer;
+use crate::raft::reader::Reader;
+use crate::raft::reply::answer_soon;
 use crate::raft::{
-    BatchBuilder, ClusterEnvelope, ENVELOPE_BYTES_MAX, Machine, NetworkFactory, Raft, Replica, Replies,
+    AnswerCluster, ENVELOPE_BYTES_MAX, Failure, Machine, NetworkFactory, Outcome, Question, Raft, ReadReply,
+    ReplyTo,
 };
-use crate::state::query_index;
 use crate::store::LogStore;
-use crate::table::{Table, TableError};
 use bytes::Bytes;
-use openraft::error::{CheckIsLeaderError, ForwardToLeader, RaftError};
 use openraft::{Config, SnapshotPolicy};
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use tenfour_types::MetaGroupId;
@@ -26,12 +21,6 @@ use tokio::task::JoinHandle;
 
 /// Commands, and as many reads, that wait at a group; more are refused as busy.
 const WAITING_MAX: usize = 4096;
-/// Most commands of one entry.
-const COMMANDS_PER_ENTRY_MAX: usize = 512;
-/// Most reads of one round.
-const READS_PER_ROUND_MAX: usize = 512;
-/// A round of `ReadIndex` takes at most this long, its wait for the table included.
-const ROUND_TIMEOUT: Duration = Duration::from_millis(1500);
 /// The log is checkpointed and purged when so many entries came since.
 const CHECKPOINT_ENTRIES: u64 = 20_000;
 /// The log is checkpointed and purged when so many bytes came since.
@@ -61,64 +50,6 @@ impl Default for RaftTiming {
         }
     }
 }
-
-/// Why a request was not answered.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) enum Failure {
-    /// Nothing happened: this replica does not lead the group. Who does, if that is known, and where.
-    NotLeader(Option<(u64, String)>),
-    /// It may have happened, or may still.
-    Undecided,
-    /// Nothing happened, and asking again does not help.
-    Refused(String),
-    /// Nothing happened: too much is waiting.
-    Busy,
-}
-
-impl Failure {
-    /// The frame that says so.
-    pub(crate) fn write(&self, out: &mut Vec<u8>, id: u64, group: u16) -> std::io::Result<()> {
-        match self {
-            Self::NotLeader(leader) => Frame::write(out, id, Kind::NotLeader, group, leader),
-            Self::Undecided => Frame::write(out, id, Kind::Undecided, group, &()),
-            Self::Refused(why) => Frame::write(out, id, Kind::Refused, group, why),
-            Self::Busy => Frame::write(out, id, Kind::Busy, group, &()),
-        }
-    }
-}
-
-/// What became of a command.
-pub(crate) type Outcome = Result<CommandReply, Failure>;
-
-/// The reply to a command.
-pub(crate) enum CommandReply {
-    Index(IndexReply),
-    /// With the number of the fence to wait for.
-    Cluster(ClusterReply, u64),
-}
-
-/// Where a command's outcome goes.
-pub(crate) enum ReplyTo {
-    Connection { outbox: Arc<Outbox>, id: u64 },
-    Here(oneshot::Sender<Outcome>),
-}
-
-/// A linearizable read.
-pub(crate) enum Question {
-    Index(IndexQuery),
-    /// Answered by the function of whoever runs group 0.
-    Cluster(ClusterQuery),
-}
-
-/// Where a read's answer goes.
-pub(crate) struct ReadReply {
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) id: u64,
-}
-
-/// Answers queries of group 0.
-pub(crate) type AnswerCluster =
-    Arc<dyn Fn(&dyn Table, u64, ClusterQuery) -> Result<ClusterAnswer, TableError> + Send + Sync>;
 
 pub(crate) struct GroupConfig {
     pub(crate) group: MetaGroupId,
@@ -199,7 +130,9 @@ impl Group {
     pub(crate) fn fatal(&self) -> Option<String> {
         let metrics = self.raft.metrics();
         let failed = metrics.borrow().running_state.as_ref().err().map(ToString::to_string);
-        failed.map(|error| format!("Raft group {}: {error}", self.id.0))
+        // Proposer and reader end with the group, or by a panic.
+        let ended = || self.tasks.iter().any(JoinHandle::is_finished).then(|| "a task has ended".to_owned());
+        failed.or_else(ended).map(|error| format!("Raft group {}: {error}", self.id.0))
     }
 
     /// Makes the table durable and purges the log below it, when enough has come since.
@@ -253,209 +186,4 @@ fn raft_config(group: MetaGroupId, timing: RaftTiming, kept: u64) -> Result<Conf
     }
     .validate()
     .map_err(|error| error.to_string())
-}
-
-struct Proposer {
-    group: MetaGroupId,
-    raft: Raft,
-}
-
-impl Proposer {
-    async fn run(self, mut queue: mpsc::Receiver<(Bytes, ReplyTo)>) {
-        let mut waiting = Vec::new();
-        loop {
-            let room = COMMANDS_PER_ENTRY_MAX.saturating_sub(waiting.len()).max(1);
-            if waiting.is_empty() {
-                if queue.recv_many(&mut waiting, room).await == 0 {
-                    return;
-                }
-            } else {
-                while waiting.len() < COMMANDS_PER_ENTRY_MAX
-                    && let Ok(next) = queue.try_recv()
-                {
-                    waiting.push(next);
-                }
-            }
-            let mut batch = BatchBuilder::new();
-            let mut senders = Vec::with_capacity(waiting.len());
-            let mut left = Vec::new();
-            for (envelope, reply) in waiting.drain(..) {
-                if !left.is_empty() {
-                    left.push((envelope, reply));
-                } else if !self.is_readable(&envelope) {
-                    let failure = Failure::Refused("the command is not readable".to_owned());
-                    answer_soon(self.group.0, reply, Err(failure));
-                } else if batch.push(&envelope) {
-                    senders.push(reply);
-                } else {
-                    left.push((envelope, reply));
-                }
-            }
-            waiting = left;
-            if !senders.is_empty() {
-                self.propose(batch, senders).await;
-            }
-        }
-    }
-
-    /// What the leader cannot read is never proposed, for every replica would have to stop at it.
-    fn is_readable(&self, envelope: &[u8]) -> bool {
-        if self.group.0 == 0 {
-            matches!(postcard::take_from_bytes::<ClusterEnvelope>(envelope), Ok((_, [])))
-        } else {
-            matches!(postcard::take_from_bytes::<Envelope<IndexCommand>>(envelope), Ok((_, [])))
-        }
-    }
-
-    async fn propose(&self, batch: BatchBuilder, senders: Vec<ReplyTo>) {
-        let mut touched = Vec::new();
-        if let Some(elsewhere) = self.elsewhere() {
-            fail(self.group.0, senders, &elsewhere, &mut touched);
-            for outbox in touched {
-                outbox.send_soon();
-            }
-            return;
-        }
-        match self.raft.client_write(batch.build()).await {
-            Ok(written) => match written.data {
-                Replies::Index(replies) => {
-                    for (sender, reply) in senders.into_iter().zip(replies) {
-                        answer(self.group.0, sender, Ok(CommandReply::Index(reply)), &mut touched);
-                    }
-                }
-                Replies::Cluster(replies) => {
-                    for (sender, (reply, fence)) in senders.into_iter().zip(replies) {
-                        answer(self.group.0, sender, Ok(CommandReply::Cluster(reply, fence)), &mut touched);
-                    }
-                }
-                Replies::None => fail(self.group.0, senders, &Failure::Undecided, &mut touched),
-            },
-            // Also when openraft says that another one leads: an entry that was cut off this log may live on in another's, and be
-            // committed by a later leader.
-            Err(_) => fail(self.group.0, senders, &Failure::Undecided, &mut touched),
-        }
-        for outbox in touched {
-            outbox.send_now();
-        }
-    }
-}
-
-impl Proposer {
-    /// Before anything is proposed: who leads, when it is not this replica.
-    fn elsewhere(&self) -> Option<Failure> {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        let leader = metrics.current_leader;
-        if leader == Some(metrics.id) {
-            return None;
-        }
-        let membership = metrics.membership_config.membership();
-        let address = |id: u64| membership.get_node(&id).map(|node| node.address.clone()).unwrap_or_default();
-        Some(Failure::NotLeader(leader.map(|id| (id, address(id)))))
-    }
-}
-
-fn fail(group: u16, senders: Vec<ReplyTo>, failure: &Failure, touched: &mut Vec<Arc<Outbox>>) {
-    for sender in senders {
-        answer(group, sender, Err(failure.clone()), touched);
-    }
-}
-
-fn answer_soon(group: u16, reply: ReplyTo, outcome: Outcome) {
-    let mut touched = Vec::new();
-    answer(group, reply, outcome, &mut touched);
-    for outbox in touched {
-        outbox.send_soon();
-    }
-}
-
-/// Hands an outcome over. The connection it was put into is added to `touched`: the caller has it sent.
-fn answer(group: u16, reply: ReplyTo, outcome: Outcome, touched: &mut Vec<Arc<Outbox>>) {
-    match reply {
-        ReplyTo::Here(sender) => {
-            let _ = sender.send(outcome);
-        }
-        ReplyTo::Connection { outbox, id } => {
-            outbox.put(|out| match &outcome {
-                Ok(CommandReply::Index(reply)) => Frame::write(out, id, Kind::Done, group, reply),
-                Ok(CommandReply::Cluster(reply, _)) => Frame::write(out, id, Kind::Done, group, reply),
-                Err(failure) => failure.write(out, id, group),
-            });
-            touch(touched, outbox);
-        }
-    }
-}
-
-fn touch(touched: &mut Vec<Arc<Outbox>>, outbox: Arc<Outbox>) {
-    if !touched.iter().any(|known| Arc::ptr_eq(known, &outbox)) {
-        touched.push(outbox);
-    }
-}
-
-fn not_leader(forward: ForwardToLeader<u64, Replica>) -> Failure {
-    let address = forward.leader_node.map(|node| node.address).unwrap_or_default();
-    Failure::NotLeader(forward.leader_id.map(|id| (id, address)))
-}
-
-struct Reader {
-    group: MetaGroupId,
-    raft: Raft,
-    machine: Machine,
-    answer_cluster: AnswerCluster,
-}
-
-impl Reader {
-    async fn run(self, mut queue: mpsc::Receiver<(Question, ReadReply)>) {
-        let mut waiting = Vec::new();
-        while queue.recv_many(&mut waiting, READS_PER_ROUND_MAX).await > 0 {
-            let round = std::mem::take(&mut waiting);
-            match tokio::time::timeout(ROUND_TIMEOUT, self.raft.ensure_linearizable()).await {
-                Ok(Ok(_)) => self.answer(round),
-                Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward)))) => {
-                    self.fail(round, &not_leader(forward));
-                }
-                // No majority confirmed the leadership in time: somebody else may lead.
-                _ => self.fail(round, &Failure::NotLeader(None)),
-            }
-        }
-    }
-
-    fn answer(&self, round: Vec<(Question, ReadReply)>) {
-        let (group, machine, answer_cluster) =
-            (self.group.0, self.machine.clone(), Arc::clone(&self.answer_cluster));
-        tokio::task::spawn_blocking(move || {
-            let mut touched: Vec<Arc<Outbox>> = Vec::new();
-            for (question, ReadReply { outbox, id }) in round {
-                let answer = read(&machine, &answer_cluster, question);
-                outbox.put(|out| match answer {
-                    Ok(Answer::Index(answer)) => Frame::write(out, id, Kind::Done, group, &answer),
-                    Ok(Answer::Cluster(answer)) => Frame::write(out, id, Kind::Done, group, &answer),
-                    Err(error) => Failure::Refused(error.to_string()).write(out, id, group),
-                });
-                touch(&mut touched, outbox);
-            }
-            for outbox in touched {
-                outbox.send_now();
-            }
-        });
-    }
-
-    fn fail(&self, round: Vec<(Question, ReadReply)>, failure: &Failure) {
-        for (_, ReadReply { outbox, id }) in round {
-            outbox.put(|out| failure.write(out, id, self.group.0));
-            outbox.send_soon();
-        }
-    }
-}
-
-enum Answer {
-    Index(IndexAnswerAt),
-    Cluster(ClusterAnswer),
-}
-
-fn read(machine: &Machine, answer_cluster: &AnswerCluster, question: Question) -> Result<Answer, TableError> {
-    machine.read(|table, applied| match question {
-        Question::Index(query) => query_index(table, applied, &query).map(Answer::Index),
-        Question::Cluster(query) => answer_cluster(table, applied, query).map(Answer::Cluster),
-    })
 }

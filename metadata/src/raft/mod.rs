@@ -7,15 +7,18 @@
 mod group;
 mod machine;
 mod network;
+mod proposer;
+mod reader;
+mod reply;
 mod snapshot;
 mod types;
 
 pub use group::RaftTiming;
-pub(crate) use group::{
-    AnswerCluster, CheckpointDone, CommandReply, Failure, Group, GroupConfig, Question, ReadReply, ReplyTo,
-};
+pub(crate) use group::{CheckpointDone, Group, GroupConfig};
 pub(crate) use machine::{Machine, Tables};
 pub(crate) use network::{Links, NetworkFactory, SnapshotBegin};
+pub(crate) use reader::{AnswerCluster, Question};
+pub(crate) use reply::{CommandReply, Failure, Outcome, ReadReply, ReplyTo, put_done};
 pub use snapshot::SnapshotStream;
 pub use types::{Batch, Replica, Replies, TypeConfig};
 pub(crate) use types::{

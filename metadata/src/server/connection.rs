@@ -7,7 +7,7 @@ use crate::api::cluster::Heartbeat;
 use crate::api::{ClusterCommand, ClusterQuery, IndexQuery};
 use crate::client::status::{GroupStatus, ReplicaStatus};
 use crate::net::{Frame, FrameReader, Hello, Kind, Outbox, Role};
-use crate::raft::{ClusterEnvelope, CommandReply, Failure, Question, ReadReply, ReplyTo};
+use crate::raft::{ClusterEnvelope, CommandReply, Failure, Question, ReadReply, ReplyTo, put_done};
 use crate::server::cluster::Heard;
 use crate::server::{Core, bootstrap, members, peers};
 use serde::Serialize;
@@ -200,7 +200,7 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn done<T: Serialize>(&self, value: &T) {
-        self.outbox.put(|out| Frame::write(out, self.frame.id, Kind::Done, self.frame.group, value));
+        put_done(&self.outbox, self.frame.id, self.frame.group, value, &Failure::too_large());
         self.outbox.send_soon();
     }
 
