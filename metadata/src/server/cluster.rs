@@ -118,7 +118,11 @@ impl Cluster {
         let mut applied = self.machine.applied();
         loop {
             let this = Arc::clone(&self);
-            if let Ok(Ok(view)) = tokio::task::spawn_blocking(move || this.local()).await {
+            let view = match tokio::task::spawn_blocking(move || this.local()).await {
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                view => view,
+            };
+            if let Ok(Ok(view)) = view {
                 let done = view.overview.fences_done.iter().map(|(_, number)| *number).min();
                 let versions = Versions {
                     epoch: view.map.epoch,

@@ -30,7 +30,8 @@ pub(super) fn spawn(core: &Arc<Core>, tasks: &mut JoinSet<()>) {
     };
     let metadata = Metadata::unconnected(&config);
     for group in core.index_groups() {
-        tasks.spawn(drive(Arc::clone(core), metadata.clone(), group));
+        let task = drive(Arc::clone(core), metadata.clone(), group);
+        tasks.spawn(Arc::clone(core).watched("fence driver", task));
     }
 }
 
@@ -51,7 +52,11 @@ async fn carry(core: &Core, metadata: &Metadata, group: MetaGroupId) -> bool {
     let pending = tokio::task::spawn_blocking(move || {
         machine.read(|table, _| pending_fences(table, group, FENCES_AT_ONCE))
     });
-    let Ok(Ok(pending)) = pending.await else { return false };
+    let pending = match pending.await {
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        pending => pending,
+    };
+    let Ok(Ok(pending)) = pending else { return false };
     let mut last = None;
     for (number, fence) in pending {
         let envelope = Envelope {

@@ -125,12 +125,32 @@ impl Core {
         self.group(group).is_some_and(|group| group.leader() == Some(self.id))
     }
 
+    /// A task that panics ends the process: what it did would not be done any more, and nobody would notice.
+    async fn watched(self: Arc<Self>, name: &'static str, task: impl Future<Output = ()>) {
+        let _alarm = Alarm { core: self, name };
+        task.await;
+    }
+
     fn die(&self, why: String) {
         self.fatal.send_if_modified(|fatal| {
             let first = fatal.is_none();
             fatal.get_or_insert(why);
             first
         });
+    }
+}
+
+/// Told when its task panics.
+struct Alarm {
+    core: Arc<Core>,
+    name: &'static str,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.core.die(format!("the {} panicked", self.name));
+        }
     }
 }
 
@@ -154,7 +174,7 @@ impl MetadataServer {
         self.local_addr
     }
 
-    /// Resolves, with the reason, when a Raft core or a store died: the process must exit, and may be started again.
+    /// Resolves, with the reason, when a Raft core, a store or a task of the replica died: the process must exit, and may be started again.
     pub async fn fatal(&self) -> String {
         let mut fatal = self.core.fatal.subscribe();
         match fatal.wait_for(Option::is_some).await {

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use tenfour_types::MetaGroupId;
 use thiserror::Error;
@@ -145,10 +146,12 @@ pub(super) async fn start(config: MetadataServerConfig) -> Result<MetadataServer
         fatal: watch::Sender::new(None),
     });
     let mut tasks = JoinSet::new();
-    tasks.spawn(connection::listen(Arc::clone(&core), listener));
-    tasks.spawn(watch_over(Arc::clone(&core), writer.clone()));
-    tasks.spawn(Arc::clone(&core.cluster).follow());
-    tasks.spawn(detector::run(Arc::clone(&core)));
+    let watched =
+        |name, task: Pin<Box<dyn Future<Output = ()> + Send>>| Arc::clone(&core).watched(name, task);
+    tasks.spawn(watched("listener", Box::pin(connection::listen(Arc::clone(&core), listener))));
+    tasks.spawn(watched("watch over the groups", Box::pin(watch_over(Arc::clone(&core), writer.clone()))));
+    tasks.spawn(watched("view of group 0", Box::pin(Arc::clone(&core.cluster).follow())));
+    tasks.spawn(watched("failure detector", Box::pin(detector::run(Arc::clone(&core)))));
     fences::spawn(&core, &mut tasks);
     let begun = bootstrap::run(&core, &config, begun, &mut tasks).await;
     let server = MetadataServer { core, database, writer, local_addr, tasks };
