@@ -7,6 +7,7 @@
 use crate::raft::{Entry, LogId, Vote};
 use crate::store::StoreError;
 use crate::store::mark::Marks;
+use crate::store::newest::Newest;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -44,8 +45,10 @@ pub(crate) struct Database {
 pub(crate) struct Loaded {
     pub(crate) vote: Option<Vote>,
     pub(crate) purged: Option<LogId>,
-    /// Without gaps.
-    pub(crate) entries: Vec<(Entry, usize)>,
+    /// The last entry.
+    pub(crate) last: Option<LogId>,
+    /// The newest entries, without gaps: as many as are kept in memory.
+    pub(crate) newest: Newest,
 }
 
 impl Database {
@@ -158,7 +161,7 @@ impl Database {
         Ok(false)
     }
 
-    /// The entries `from..to` that are there, up to the first gap.
+    /// The entries `from..to` that are there, up to one whose pieces end too soon.
     pub(crate) fn read_entries(
         &self,
         group: u16,
@@ -166,6 +169,18 @@ impl Database {
         to: u64,
     ) -> Result<Vec<(Entry, usize)>, StoreError> {
         let mut entries = Vec::new();
+        self.each_entry(group, from, to, |entry, bytes| entries.push((entry, bytes)))?;
+        Ok(entries)
+    }
+
+    /// [`Database::read_entries`], one after the other, with none of them held.
+    fn each_entry(
+        &self,
+        group: u16,
+        from: u64,
+        to: u64,
+        mut take: impl FnMut(Entry, usize),
+    ) -> Result<(), StoreError> {
         let mut pieces = self.log.range(entry_key(group, from, 0)..entry_key(group, to, 0));
         let mut expected = None;
         while let Some(item) = pieces.next() {
@@ -180,7 +195,7 @@ impl Database {
             };
             let mut bytes = head.to_vec();
             for number in 1..u16::from_le_bytes(*count) {
-                let Some(item) = pieces.next() else { return Ok(entries) };
+                let Some(item) = pieces.next() else { return Ok(()) };
                 let (key, value) = item.map_err(|error| self.broken(&error))?;
                 if self.parse_key(&key)? != (group, index, number) {
                     return Err(
@@ -198,9 +213,9 @@ impl Database {
                 )));
             }
             expected = Some(index + 1);
-            entries.push((entry, bytes.len()));
+            take(entry, bytes.len());
         }
-        Ok(entries)
+        Ok(())
     }
 
     /// Reads and checks everything. What a power cut left of an entry that was never acknowledged is removed.
@@ -232,13 +247,20 @@ impl Database {
         for (&group, loaded) in &mut groups {
             let first = loaded.purged.map_or(0, |purged| purged.index + 1);
             self.remove_entries(group, 0, first)?;
-            loaded.entries = self.read_entries(group, first, u64::MAX)?;
-            if let (Some(purged), Some((entry, _))) = (loaded.purged, loaded.entries.first())
-                && entry.log_id.index != purged.index + 1
+            let (mut found, mut last) = (None, None);
+            self.each_entry(group, first, u64::MAX, |entry, bytes| {
+                found.get_or_insert(entry.log_id.index);
+                last = Some(entry.log_id);
+                loaded.newest.push(entry, bytes);
+                loaded.newest.shrink();
+            })?;
+            loaded.last = last;
+            if let (Some(purged), Some(found)) = (loaded.purged, found)
+                && found != purged.index + 1
             {
                 return Err(self.damaged(format!("group {group}: the entries behind {purged} are missing")));
             }
-            let end = loaded.entries.last().map_or(first, |(entry, _)| entry.log_id.index + 1);
+            let end = last.map_or(first, |last| last.index + 1);
             self.remove_entries(group, end, u64::MAX)?;
         }
         Marks::open(&self.folder).map_err(|error| self.failed(&error))?.check(&self.folder, &groups)?;

@@ -5,20 +5,18 @@
 
 use crate::raft::{Entry, LogId, Replica, StorageError, TypeConfig, Vote};
 use crate::store::database::Loaded;
+use crate::store::newest::Newest;
 use crate::store::writer::Request;
 use crate::store::{Database, StoreError, Writer};
 use openraft::entry::EntryPayload;
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{AnyError, ErrorSubject, ErrorVerb, OptionalSend, RaftLogReader, StorageIOError};
 use parking_lot::Mutex;
-use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Entries kept in memory, bytes of one group; the newest is kept always.
-const CACHE_BYTES_MAX: usize = 8 << 20;
 /// Entries of one message to a follower, bytes (one more entry may exceed it, and still fits a message).
 const READ_BYTES_MAX: usize = 2 << 20;
 /// What an entry takes beside its batch, bytes.
@@ -38,48 +36,20 @@ struct Log {
     vote: Option<Vote>,
     purged: Option<LogId>,
     last: Option<LogId>,
-    cached: VecDeque<(Entry, usize)>,
-    cached_bytes: usize,
+    cached: Newest,
 }
 
 impl Log {
-    fn cached_from(&self) -> Option<u64> {
-        self.cached.front().map(|(entry, _)| entry.log_id.index)
-    }
-
     fn push(&mut self, entry: Entry, bytes: usize) {
         self.last = Some(entry.log_id);
-        self.cached_bytes += bytes;
-        self.cached.push_back((entry, bytes));
-    }
-
-    fn shrink(&mut self) {
-        while self.cached_bytes > CACHE_BYTES_MAX && self.cached.len() > 1 {
-            self.cached_bytes -= self.cached.pop_front().map_or(0, |(_, bytes)| bytes);
-        }
-    }
-
-    fn drop_before(&mut self, index: u64) {
-        while self.cached_from().is_some_and(|from| from < index) {
-            self.cached_bytes -= self.cached.pop_front().map_or(0, |(_, bytes)| bytes);
-        }
-    }
-
-    fn drop_from(&mut self, index: u64) {
-        while self.cached.back().is_some_and(|(entry, _)| entry.log_id.index >= index) {
-            self.cached_bytes -= self.cached.pop_back().map_or(0, |(_, bytes)| bytes);
-        }
+        self.cached.push(entry, bytes);
     }
 }
 
 impl LogStore {
     pub(crate) fn new(group: u16, database: Arc<Database>, writer: Writer, loaded: Loaded) -> Self {
-        let Loaded { vote, purged, entries } = loaded;
-        let mut log = Log { vote, purged, last: purged, cached: VecDeque::new(), cached_bytes: 0 };
-        for (entry, bytes) in entries {
-            log.push(entry, bytes);
-            log.shrink();
-        }
+        let Loaded { vote, purged, last, newest } = loaded;
+        let log = Log { vote, purged, last: last.or(purged), cached: newest };
         Self { group, database, writer, log: Arc::new(Mutex::new(log)), appended_bytes: Arc::default() }
     }
 
@@ -98,7 +68,7 @@ impl LogStore {
         let (mut entries, from, cached_from) = {
             let log = self.log.lock();
             let from = from.max(log.purged.map_or(0, |purged| purged.index + 1));
-            let cached_from = log.cached_from().unwrap_or(u64::MAX);
+            let cached_from = log.cached.first().unwrap_or(u64::MAX);
             if from >= to || log.last.is_none_or(|last| from > last.index) {
                 return Ok(Vec::new());
             }
@@ -132,7 +102,7 @@ impl LogStore {
             }
         }
         let log = self.log.lock();
-        let Some(cached_from) = log.cached_from() else { return Ok(entries) };
+        let Some(cached_from) = log.cached.first() else { return Ok(entries) };
         let next = entries.last().map_or(from.max(cached_from), |entry: &Entry| entry.log_id.index + 1);
         let Some(skip) = next.checked_sub(cached_from) else { return Ok(entries) };
         let mut bytes = 0;
@@ -213,7 +183,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         {
             let mut log = self.log.lock();
             // What is dropped here was acknowledged before: openraft waits for one append before it sends the next.
-            log.shrink();
+            log.cached.shrink();
             for entry in &entries {
                 let bytes = entry_bytes(entry);
                 sum += bytes as u64;
@@ -230,7 +200,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
         let (group, from) = (self.group, log_id.index);
-        self.log.lock().drop_from(from);
+        self.log.lock().cached.drop_from(from);
         let written = self.writer.write(|done| Request::Truncate { group, from, done }).await;
         written.map_err(|error| self.not_written(&error))?;
         let before = from.checked_sub(1);
@@ -248,7 +218,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let written = self.writer.write(|done| Request::Purge { group, upto, done }).await;
         written.map_err(|error| self.not_written(&error))?;
         let mut log = self.log.lock();
-        log.drop_before(upto.index + 1);
+        log.cached.drop_before(upto.index + 1);
         log.purged = Some(upto);
         log.last = log.last.max(Some(upto));
         Ok(())

@@ -73,7 +73,7 @@ impl Marks {
         for (group, mark) in &self.groups {
             let (vote, last) = loaded.get(group).map_or((None, None), |loaded| {
                 let purged = loaded.purged.map(|purged| purged.index);
-                (loaded.vote, loaded.entries.last().map(|(entry, _)| entry.log_id.index).or(purged))
+                (loaded.vote, loaded.last.map(|last| last.index).or(purged))
             });
             if last < mark.last || vote < mark.vote {
                 let what = format!(

@@ -13,6 +13,7 @@ mod database;
 mod identity;
 mod log;
 mod mark;
+mod newest;
 mod writer;
 
 #[cfg(test)]
