@@ -244,3 +244,55 @@ impl Router {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{FrameReader, Outbox};
+    use tenfour_rdma::{ClusterKey, handshake};
+    use tenfour_types::ClusterId;
+    use tokio::net::TcpListener;
+
+    const CLUSTER: ClusterId = ClusterId([3; 16]);
+
+    /// A replica that gives every request this answer, or breaks the connection.
+    async fn replica(id: u64, answer: Option<Kind>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let hello = Hello::new(CLUSTER, Role::Replica { id, incarnation: 1 });
+                let key = ClusterKey::from_bytes([7; 32]);
+                handshake::accept(&mut stream, &key, &hello.to_bytes()).await.unwrap();
+                let (read, write) = stream.into_split();
+                let (mut frames, outbox) = (FrameReader::new(read), Outbox::new(write));
+                while let Ok(Some(frame)) = frames.next().await {
+                    let Some(kind) = answer else { break };
+                    outbox.put(|out| Frame::write(out, frame.id, kind, frame.group, &"no"));
+                    outbox.send_now();
+                }
+            }
+        });
+        address
+    }
+
+    async fn asked(answers: [Option<Kind>; 2], late: MetadataError) -> MetadataError {
+        let peers = vec![replica(1, answers[0]).await, replica(2, answers[1]).await];
+        let router = Router::new(&MetadataConfig::new(CLUSTER, ClusterKey::from_bytes([7; 32]), peers));
+        let within = Duration::from_secs(5);
+        router.ask::<u64>(Kind::Commit, MetaGroupId(1), &1, within, late).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn once_a_command_may_have_been_delivered_no_later_answer_says_that_it_did_not_happen() {
+        let unknown = || MetadataError::OutcomeUnknown;
+        let refused = MetadataError::Refused("no".to_owned());
+        assert_eq!(asked([None, Some(Kind::Refused)], unknown()).await, unknown());
+        assert_eq!(asked([Some(Kind::Refused), None], unknown()).await, refused);
+        // It was answered: it happened, though the answer is not readable.
+        assert_eq!(asked([Some(Kind::NotLeader), Some(Kind::Done)], unknown()).await, unknown());
+        // A read has no outcome to be in doubt of.
+        let late = MetadataError::Unavailable("late".to_owned());
+        assert_eq!(asked([None, Some(Kind::Refused)], late).await, refused);
+    }
+}

@@ -127,7 +127,7 @@ async fn a_silent_node_is_marked_down_and_up_again_when_it_is_heard() {
         rack: "r".to_owned(),
         targets: vec![(TargetId(1), 1)],
     };
-    metadata.cluster(register).await.unwrap().unwrap();
+    metadata.cluster(register.clone()).await.unwrap().unwrap();
     let beat = || Heartbeat { node, epoch: metadata.map().epoch, poisoned: Vec::new() };
     // The state reaches this handle through its own follower.
     let becomes = async |state: NodeState, beating: bool| {
@@ -145,6 +145,12 @@ async fn a_silent_node_is_marked_down_and_up_again_when_it_is_heard() {
     assert!(becomes(NodeState::Up, true).await);
     assert!(becomes(NodeState::Down, false).await, "a silent node stays up");
     assert!(becomes(NodeState::Up, true).await, "a node that is heard stays down");
+    // One that registers again is up at once, and is not judged by when it was heard of before.
+    assert!(becomes(NodeState::Down, false).await);
+    let up = metadata.cluster(register).await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let map = metadata.refresh_map().await.unwrap();
+    assert_eq!((map.nodes[&node].state, ClusterDone::Epoch(map.epoch)), (NodeState::Up, up));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
