@@ -65,6 +65,136 @@ async fn objects_come_back_with_what_was_said_of_them() {
 }
 
 #[tokio::test]
+async fn a_range_that_means_nothing_is_ignored() {
+    let world = with_bucket().await;
+    Call::new("PUT", "/photos/k", ALICE).body("hello world").send(world.address).await;
+    for range in ["bytes=5-2", "bytes=0-1,4-5", "bytes=a-b", "lines=1-2", "bytes"] {
+        for method in ["GET", "HEAD"] {
+            let call = Call::new(method, "/photos/k?response-content-type=a%2Fb", ALICE);
+            let signed = call.clone().header("range", range).send(world.address).await;
+            let unsigned = call.unsigned("range", range).send(world.address).await;
+            for got in [signed, unsigned] {
+                assert_eq!(got.status, StatusCode::OK, "{method} {range} {}", got.text());
+                assert_eq!(got.headers["content-length"], "11");
+                assert_eq!(got.headers["content-type"], "a/b", "{method}");
+                assert_eq!(got.text(), if method == "GET" { "hello world" } else { "" });
+            }
+        }
+        // It is no way round the signature, nor into somebody else's bucket.
+        let wrong = Call::new("GET", "/photos/k", (ALICE.0, "wrong")).header("range", range);
+        assert_eq!(wrong.send(world.address).await.code(), "SignatureDoesNotMatch");
+        let other = Call::new("GET", "/photos/k", BOB).header("range", range).send(world.address).await;
+        assert_eq!((other.status, other.code().as_str()), (StatusCode::FORBIDDEN, "AccessDenied"));
+        let none = Call::new("GET", "/photos/none", ALICE).header("range", range).send(world.address).await;
+        assert_eq!((none.status, none.code().as_str()), (StatusCode::NOT_FOUND, "NoSuchKey"));
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn conditions_are_judged_before_the_range() {
+    let world = with_bucket().await;
+    let tag = "\"5eb63bbbe01eeed093cb22bb8f5acdc3\"";
+    let put = Call::new("PUT", "/photos/k", ALICE).body("hello world").send(world.address).await;
+    assert_eq!(put.headers["etag"], tag);
+    let list = format!("\"{}\", {tag}", "0".repeat(32));
+    for method in ["GET", "HEAD"] {
+        let status = |headers: &[(&str, &str)]| {
+            let base = Call::new(method, "/photos/k", ALICE);
+            let call = headers.iter().fold(base, |call, (name, value)| call.header(name, value));
+            let address = world.address;
+            async move { call.send(address).await.status.as_u16() }
+        };
+        assert_eq!(status(&[("range", "bytes=99-")]).await, 416);
+        assert_eq!(status(&[("range", "bytes=99-"), ("if-none-match", tag)]).await, 304);
+        assert_eq!(status(&[("range", "bytes=99-"), ("if-match", "\"a\"")]).await, 412);
+        assert_eq!(status(&[("range", "bytes=0-1"), ("if-none-match", &list)]).await, 304);
+        assert_eq!(status(&[("range", "bytes=0-1"), ("if-match", &list)]).await, 206);
+        assert_eq!(status(&[("range", "bytes=0-1"), ("if-range", tag)]).await, 206);
+        assert_eq!(status(&[("range", "bytes=99-"), ("if-range", tag)]).await, 416);
+        for other in ["\"a\"", &format!("W/{tag}"), "Sun, 06 Nov 1994 08:49:37 GMT", "rubbish"] {
+            assert_eq!(status(&[("range", "bytes=0-1"), ("if-range", other)]).await, 200, "{other}");
+            assert_eq!(status(&[("range", "bytes=99-"), ("if-range", other)]).await, 200, "{other}");
+        }
+    }
+    let modified = put_date(&world).await;
+    let call = Call::new("GET", "/photos/k", ALICE).header("range", "bytes=6-").header("if-range", &modified);
+    assert_eq!(call.send(world.address).await.text(), "world");
+    let part = Call::new("GET", "/photos/k?partNumber=1", ALICE).send(world.address).await;
+    assert_eq!((part.status, part.text().as_str()), (StatusCode::PARTIAL_CONTENT, "hello world"));
+    assert_eq!(part.headers["content-range"], "bytes 0-10/11");
+    world.stop().await;
+}
+
+async fn put_date(world: &World) -> String {
+    let head = Call::new("HEAD", "/photos/k", ALICE).send(world.address).await;
+    head.headers["last-modified"].to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_copy_heeds_the_conditions_of_its_target() {
+    let world = with_bucket().await;
+    Call::new("PUT", "/photos/a", ALICE).body("a").send(world.address).await;
+    let there = Call::new("PUT", "/photos/b", ALICE).body("b").send(world.address).await;
+    let tag = there.headers["etag"].to_str().unwrap().to_owned();
+    let copy = |to: &str, name: &str, value: &str| {
+        let call = Call::new("PUT", to, ALICE).header("x-amz-copy-source", "/photos/a").header(name, value);
+        let address = world.address;
+        async move { call.send(address).await.status.as_u16() }
+    };
+    assert_eq!(copy("/photos/b", "if-none-match", "*").await, 412);
+    assert_eq!(copy("/photos/b", "if-match", "\"a\"").await, 412);
+    assert_eq!(copy("/photos/b", "if-none-match", &tag).await, 501);
+    assert_eq!(copy("/photos/b", "if-none-match", "\"").await, 400);
+    assert_eq!(Call::new("GET", "/photos/b", ALICE).send(world.address).await.text(), "b");
+    assert_eq!(copy("/photos/b", "if-match", &tag).await, 200);
+    assert_eq!(copy("/photos/c", "if-none-match", "*").await, 200);
+    assert_eq!(Call::new("GET", "/photos/b", ALICE).send(world.address).await.text(), "a");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn uploads_of_any_key_are_listed_to_an_end() {
+    let world = with_bucket().await;
+    // The third is behind the marker by which a rolled-up prefix is passed.
+    for key in ["a/1", "a/2", "a/%F4%8F%BF%BF%F4%8F%BF%BF", "b", "c/1"] {
+        let made = Call::new("POST", &format!("/photos/{key}?uploads"), ALICE).send(world.address).await;
+        assert_eq!(made.status, StatusCode::OK, "{}", made.text());
+    }
+    let list = async |more: &str| {
+        let call = Call::new("GET", &format!("/photos?uploads&delimiter=%2F{more}"), ALICE);
+        timeout(Duration::from_secs(5), call.send(world.address)).await.expect("an end").text()
+    };
+    let all = list("").await;
+    let shown = |text: &str| (text.matches("<Prefix>").count(), text.matches("<Upload>").count());
+    assert_eq!(shown(&all), (2, 1), "{all}");
+    let first = list("&max-uploads=1").await;
+    assert_eq!(shown(&first), (1, 0), "{first}");
+    assert!(first.contains("<NextKeyMarker>a/</NextKeyMarker>"), "{first}");
+    for marker in ["a%2F", "a%2F1"] {
+        let rest = list(&format!("&key-marker={marker}")).await;
+        assert_eq!(shown(&rest), (1, 1), "{rest}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn conditions_that_are_not_supported_are_not_ignored() {
+    let world = with_bucket().await;
+    Call::new("PUT", "/photos/k", ALICE).body("x").send(world.address).await;
+    for condition in ["<Size>7</Size>", "<LastModifiedTime>Sun, 06 Nov 1994 08:49:37 GMT</LastModifiedTime>"]
+    {
+        let body = format!("<Delete><Object><Key>k</Key>{condition}</Object></Delete>");
+        let answer = Call::new("POST", "/photos?delete", ALICE).body(body).send(world.address).await;
+        assert!(answer.text().contains("NotImplemented"), "{}", answer.text());
+    }
+    let single = Call::new("DELETE", "/photos/k", ALICE).header("x-amz-if-match-size", "7");
+    assert_eq!(single.send(world.address).await.code(), "NotImplemented");
+    assert_eq!(world.model.counts(), (1, 0));
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_header_added_after_signing_is_refused_and_does_nothing() {
     let world = with_bucket().await;
     Call::new("PUT", "/photos/secret", ALICE).body("secret").send(world.address).await;

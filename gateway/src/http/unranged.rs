@@ -25,7 +25,8 @@ pub fn mark(parts: &mut request::Parts) {
     let mut ranges = parts.headers.get_all(RANGE).iter();
     let (first, second) = (ranges.next(), ranges.next());
     let Some(first) = first.filter(|_| matches!(parts.method, Method::GET | Method::HEAD)) else { return };
-    let means_something = |text: &str| text.is_empty() || Range::parse(text).is_ok();
+    // The library reads a suffix of no digits as one of no bytes.
+    let means_something = |text: &str| text.is_empty() || (text != "bytes=-" && Range::parse(text).is_ok());
     if second.is_some() || !first.to_str().is_ok_and(means_something) {
         parts.extensions.insert(Meaningless);
     }
