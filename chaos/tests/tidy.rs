@@ -24,7 +24,6 @@ const LONGER_FILES: &[(&str, &str)] = &[
         "data only: every command, query and answer of an index group, with its meaning",
     ),
     ("gateway/src/fanout.rs", "one protocol: what happens to a shard is told in one place"),
-    ("metadata/src/raft/group.rs", "one owner of a group's commands and reads"),
 ];
 /// Marks of work that somebody meant to do later; it belongs into the tracker.
 const LATER: &[&str] = &["TODO", "FIXME", "XXX", "HACK"];

@@ -3,8 +3,8 @@
 pub mod commit;
 pub mod counters;
 mod fanout;
-mod gather;
 mod gateway;
+mod gather;
 mod get;
 pub mod http;
 mod latency;

@@ -25,7 +25,7 @@ pub async fn run(arguments: ProcessArguments) -> Result<()> {
             .with_context(|| format!("cannot create {}", target.folder.display()))?;
     }
     let node = Node::start(config).await.context("the node cannot start")?;
-    register(&metadata, &file).await?;
+    register(&metadata, &file, &map, &node).await?;
     announce_ready();
     tokio::select! {
         asked = asked_to_end(arguments.end_with_stdin) => asked?,
@@ -60,13 +60,22 @@ fn node_config(file: &NodeFile, map: &ClusterMap) -> Result<NodeConfig> {
     })
 }
 
-async fn register(metadata: &Metadata, file: &NodeFile) -> Result<()> {
+/// A new target that could not be opened is left out: once it were known, its folder would be taken for a lost one.
+async fn register(metadata: &Metadata, file: &NodeFile, map: &ClusterMap, node: &Node) -> Result<()> {
+    let is_unborn = |id: &TargetId| {
+        !map.targets.contains_key(id) && node.unopened().iter().any(|(unopened, _)| unopened == id)
+    };
     let weight = |section: &TargetSection| (section.capacity.0 >> 30).clamp(1, u64::from(u32::MAX)) as u32;
     let command = ClusterCommand::RegisterNode {
         node: NodeId(file.id),
         endpoints: file.listen.clone(),
         rack: file.rack.clone(),
-        targets: file.targets.iter().map(|section| (TargetId(section.id), weight(section))).collect(),
+        targets: file
+            .targets
+            .iter()
+            .map(|section| (TargetId(section.id), weight(section)))
+            .filter(|(id, _)| !is_unborn(id))
+            .collect(),
     };
     match metadata.cluster(command).await.context("the node cannot be registered")? {
         Ok(_) => Ok(()),

@@ -207,7 +207,7 @@ mod tests {
         let limits = Limits { most, room: &Room::new(1 << 20) };
         let (body, slot) =
             CheckedBody::new(full, &limits, Expected::of(&map).unwrap(), false, Drained::default());
-        let read = body.collect().await.map(|body| body.to_bytes());
+        let read = body.collect().await.map(http_body_util::Collected::to_bytes);
         assert_eq!(read.as_ref().err(), slot.error());
         read
     }

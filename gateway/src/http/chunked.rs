@@ -207,6 +207,7 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     /// Feeds `body`, cut at `cuts`, and gives the data and the trailers.
+    #[allow(clippy::type_complexity, reason = "the body and its trailers, named nowhere else")]
     fn decode(
         mut decoder: Decoder,
         body: &[u8],
