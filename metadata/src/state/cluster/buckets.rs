@@ -9,7 +9,7 @@ use crate::api::cluster::{Bucket, BucketState, ClusterDone, ClusterRefusal, Clus
 use crate::api::index::Fence;
 use crate::state::keys::{self, tag};
 use crate::state::rows;
-use crate::table::{Space, Table, TableError};
+use crate::table::{Space, Table, TableError, TableMut};
 use serde::{Deserialize, Serialize};
 use tenfour_types::limits::BUCKETS_PER_USER_MAX;
 use tenfour_types::{BucketId, BucketName};
@@ -91,6 +91,22 @@ pub(super) fn finish(
     }
     cluster.config_changed()?;
     Ok(Ok(ClusterDone::Done))
+}
+
+/// The buckets of a user who is removed become another's: who gets the same access key later must not inherit them.
+pub(super) fn hand_over(table: &mut dyn TableMut, from: &str, to: &str) -> Result<(), TableError> {
+    let mut rows_of_from = Vec::new();
+    each(table, tag::BUCKET_NAME, |_, row: BucketRow| {
+        if row.bucket.owner == from {
+            rows_of_from.push(row);
+        }
+        Ok(())
+    })?;
+    for mut row in rows_of_from {
+        to.clone_into(&mut row.bucket.owner);
+        rows::put(table, Space::State, keys::state_text(tag::BUCKET_NAME, row.bucket.name.as_str()), &row)?;
+    }
+    Ok(())
 }
 
 fn find(table: &dyn Table, bucket: BucketId) -> Result<Option<BucketRow>, TableError> {

@@ -190,6 +190,16 @@ impl Cluster<'_> {
             return Ok(Err(ClusterRefusal::NoSuchUser));
         }
         self.table.remove(Space::State, &key);
+        let mut heir = None;
+        each(self.table, tag::USER, |_, user: User| {
+            if user.root && heir.is_none() {
+                heir = Some(user.access_key);
+            }
+            Ok(())
+        })?;
+        if let Some(heir) = heir {
+            buckets::hand_over(self.table, access_key, &heir)?;
+        }
         self.config_changed()?;
         Ok(Ok(ClusterDone::Done))
     }

@@ -108,6 +108,20 @@ fn buckets_have_unique_names_and_each_incarnation_its_own_id() {
 }
 
 #[test]
+fn the_buckets_of_a_removed_user_become_the_root_users() {
+    let mut zero = Zero::new();
+    zero.run(ClusterCommand::PutUser { user: user("eve") }).unwrap();
+    zero.run(ClusterCommand::PutUser { user: User { root: true, ..user("boss") } }).unwrap();
+    zero.create("photos", "eve").unwrap();
+    zero.create("others", "root").unwrap();
+    zero.run(ClusterCommand::RemoveUser { access_key: "eve".into() }).unwrap();
+    zero.run(ClusterCommand::PutUser { user: user("eve") }).unwrap();
+    let config = cluster_config(&zero.table).unwrap();
+    let owner = |name: &str| config.buckets[&BucketName::new(name).unwrap()].owner.as_str();
+    assert_eq!((owner("photos"), owner("others")), ("boss", "root"));
+}
+
+#[test]
 fn an_owner_has_so_many_buckets_at_most() {
     let mut zero = Zero::new();
     zero.run(ClusterCommand::PutUser { user: user("eve") }).unwrap();
