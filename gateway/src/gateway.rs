@@ -29,7 +29,7 @@ const FIRST_CONNECTIONS_WAIT: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
     /// Its name in the cluster: of no other gateway that runs, and the same at every start, since a gateway ends what an
-    /// earlier life of its name has left undecided. By default one of this process alone.
+    /// earlier life of its name has left undecided. By default one that is made up, and takes nothing over.
     pub name: String,
     /// The cluster.
     pub cluster: ClusterId,
@@ -211,8 +211,8 @@ impl Gateway {
     }
 }
 
-/// A name that no other process has.
+/// A name that no other gateway has, in this process or another.
 fn process_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("gateway {} pid {}", host.trim(), std::process::id())
+    format!("gateway {} pid {} {:016x}", host.trim(), std::process::id(), rand::random::<u64>())
 }
