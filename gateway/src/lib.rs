@@ -2,6 +2,7 @@
 
 pub mod commit;
 pub mod counters;
+mod etag;
 mod fanout;
 mod gateway;
 mod gather;
@@ -17,5 +18,6 @@ mod stripe;
 pub mod transfer;
 mod verify;
 
+pub use etag::EtagKind;
 pub use gateway::{Gateway, GatewayConfig, POOL_BYTES_DEFAULT, POOL_BYTES_MIN, StartError};
 pub use get::ObjectReader;

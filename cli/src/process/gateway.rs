@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tenfour_erasure::Codec;
 use tenfour_gateway::http::{HttpConfig, Server, SigV2};
-use tenfour_gateway::{Gateway, GatewayConfig};
+use tenfour_gateway::{EtagKind, Gateway, GatewayConfig};
 use tenfour_rdma::Provider;
 
 /// Serves until it is asked to end.
@@ -32,6 +32,7 @@ fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {
         name: file.name.clone().unwrap_or_else(|| format!("{host}:{}", file.listen.port())),
         pool_bytes: file.pool.as_usize(),
         codec: codec(&file.codec)?,
+        etag: etag(&file.etag)?,
         provider: provider(&file.fabric)?,
         node_down_after: Duration::from_millis(file.node_down_after_ms),
         ..GatewayConfig::new(
@@ -63,6 +64,15 @@ pub fn provider(name: &str) -> Result<Provider> {
         "shm" => Ok(Provider::Shm),
         "tcp" => Ok(Provider::Tcp),
         other => bail!("fabric = {other:?}: this build knows shm and tcp"),
+    }
+}
+
+/// What ETags are, by that name.
+pub fn etag(name: &str) -> Result<EtagKind> {
+    match name {
+        "md5" => Ok(EtagKind::Md5),
+        "fast" => Ok(EtagKind::Fast),
+        other => bail!("etag = {other:?}: it is md5 (what clients expect) or fast"),
     }
 }
 

@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tenfour_erasure::Md5;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
@@ -89,6 +90,7 @@ impl CheckedBody {
             slot: slot.clone(),
             expected,
             hashers,
+            md5: Md5::new(),
             pace: Pace::default(),
             done: false,
         };
@@ -106,6 +108,7 @@ struct State<B> {
     slot: Arc<Slot>,
     expected: Expected,
     hashers: Option<Hashers>,
+    md5: Md5,
     pace: Pace,
     done: bool,
 }
@@ -154,6 +157,9 @@ where
             self.left = left.ok_or_else(|| SourceError::Malformed("the request body is too long".into()))?;
             if let Some(hashers) = &mut self.hashers {
                 hashers.update(&data);
+                if self.expected.md5.is_some() {
+                    self.md5.update(&data);
+                }
             }
             return Ok(Some(data));
         }
@@ -161,8 +167,8 @@ where
 
     fn verify(&mut self) -> Result<(), SourceError> {
         let Some(hashers) = self.hashers.take() else { return Ok(()) };
-        let (etag, checksums) = hashers.finish();
-        if self.expected.md5.is_some_and(|md5| md5 != etag.md5) {
+        let checksums = hashers.finish();
+        if self.expected.md5.is_some_and(|md5| md5 != self.md5.clone().finish()) {
             return Err(SourceError::Md5Mismatch);
         }
         match &self.expected.checksum {
