@@ -189,12 +189,13 @@ pub struct Body {
     at_a_time: usize,
     pub pause: Option<Duration>,
     pub verdict: Result<(), SourceError>,
+    pub md5: Option<[u8; 16]>,
 }
 
 impl Body {
     pub fn new(bytes: impl Into<Bytes>) -> Self {
         let rest = bytes.into();
-        Self { size: rest.len() as u64, rest, at_a_time: 100_000, pause: None, verdict: Ok(()) }
+        Self { size: rest.len() as u64, rest, at_a_time: 100_000, pause: None, verdict: Ok(()), md5: None }
     }
 
     /// Announces more than it sends.
@@ -218,8 +219,15 @@ impl Source for Body {
         Ok(piece.len())
     }
 
+    fn wants_md5(&self) -> bool {
+        self.md5.is_some()
+    }
+
     async fn finish(&mut self, digested: Digested) -> Result<Summary, SourceError> {
         self.verdict.clone()?;
+        if self.md5.is_some() && self.md5 != digested.md5 {
+            return Err(SourceError::Md5Mismatch);
+        }
         Ok(Summary { etag: digested.etag, checksums: Vec::new() })
     }
 }
