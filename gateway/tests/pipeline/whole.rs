@@ -75,7 +75,11 @@ async fn a_fast_etag_is_of_the_bytes_and_no_md5_and_a_given_md5_is_verified_all_
             let other = put(&gateway, "object", other).await.unwrap().summary.etag;
             assert!(seen.insert(other.to_string()), "the last of {bytes} bytes is another");
         }
-        let given = |md5| Body { md5: Some(md5), ..Body::new(body.clone()) };
+        let given = |md5| {
+            let mut source = Body::new(body.clone());
+            source.md5 = Some(md5);
+            source
+        };
         gateway.put(&Root, object("object"), &mut given(md5(&body))).await.unwrap();
         let wrong = gateway.put(&Root, object("object"), &mut given([0; 16])).await;
         assert!(matches!(wrong, Err(WriteError::Source(SourceError::Md5Mismatch))), "{wrong:?}");
