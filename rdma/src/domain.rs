@@ -46,6 +46,7 @@ struct Links {
 impl Domain {
     /// Registers the pool. Neither listens nor connects, and needs no runtime.
     pub fn open(config: DomainConfig) -> Result<Domain, OpenError> {
+        config.provider.available()?;
         let pool = Pool::create(&format!("tenfour-{}", config.name), config.pool_bytes)
             .map_err(|source| OpenError::Memory { bytes: config.pool_bytes, source })?;
         let shared = Arc::new(Shared { config, pool, links: Mutex::default() });
