@@ -31,6 +31,9 @@ pub struct Domain {
 
 struct Shared {
     config: DomainConfig,
+    /// Before the pool, whose registrations they hold.
+    #[cfg(feature = "verbs")]
+    devices: Option<Arc<crate::verbs::Devices>>,
     pool: Pool,
     links: Mutex<Links>,
 }
@@ -49,7 +52,13 @@ impl Domain {
         config.provider.available()?;
         let pool = Pool::create(&format!("tenfour-{}", config.name), config.pool_bytes)
             .map_err(|source| OpenError::Memory { bytes: config.pool_bytes, source })?;
-        let shared = Arc::new(Shared { config, pool, links: Mutex::default() });
+        let shared = Arc::new(Shared {
+            #[cfg(feature = "verbs")]
+            devices: devices(&config, &pool)?,
+            config,
+            pool,
+            links: Mutex::default(),
+        });
         let weak = Arc::downgrade(&shared);
         shared.pool.on_shortage(move || {
             let shared = weak.upgrade();
@@ -88,6 +97,10 @@ impl Domain {
                 (Provider::Tcp, Endpoint::Tcp(address)) => {
                     tcp::connect(self, *address, options.private_data).await
                 }
+                #[cfg(feature = "verbs")]
+                (Provider::Verbs, Endpoint::Verbs(address)) => {
+                    crate::verbs::connect(self, *address, options.private_data).await
+                }
                 _ => Err(ConnectError::WrongProvider { domain, endpoint }),
             }
         });
@@ -103,6 +116,12 @@ impl Domain {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         Ok(initiate_session(stream, &self.config().cluster_key, b"fabric").await?)
+    }
+
+    /// The RDMA devices of a domain that uses them.
+    #[cfg(feature = "verbs")]
+    pub(crate) fn devices(&self) -> std::io::Result<&crate::verbs::Devices> {
+        self.shared.devices.as_deref().ok_or_else(|| std::io::ErrorKind::Unsupported.into())
     }
 
     /// Our words of a set-up.
@@ -128,11 +147,29 @@ impl Domain {
         Ok(Place { domain: self.clone() })
     }
 
+    /// The engine of a new connection, before its peer's words are known.
+    pub(crate) fn blank_queue_pair(&self) -> QueuePair {
+        let id = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
+        QueuePair::new(id, self.pool().clone(), self.config().tunables.clone())
+    }
+
     /// The engine of a new connection.
     pub(crate) fn queue_pair(&self, peer_private_data: Vec<u8>) -> QueuePair {
-        let id = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
-        QueuePair::new(id, self.pool().clone(), self.config().tunables.clone(), peer_private_data)
+        let pair = self.blank_queue_pair();
+        // A blank one has none yet.
+        let _ = pair.peer_private_data.set(peer_private_data);
+        pair
     }
+}
+
+/// Registers the pool with the machine's device.
+#[cfg(feature = "verbs")]
+fn devices(config: &DomainConfig, pool: &Pool) -> Result<Option<Arc<crate::verbs::Devices>>, OpenError> {
+    if config.provider != Provider::Verbs {
+        return Ok(None);
+    }
+    let devices = crate::verbs::Devices::open(pool, config.tunables.spin);
+    devices.map(Some).map_err(|source| OpenError::Device { bytes: config.pool_bytes, source })
 }
 
 /// See [`Domain::reserve_connection`].

@@ -26,6 +26,8 @@ mod memory;
 mod setup;
 mod shm;
 mod tcp;
+#[cfg(feature = "verbs")]
+mod verbs;
 
 pub use completion::Completion;
 pub use config::{ConnectOptions, DomainConfig, MESSAGE_BYTES_MAX, PRIVATE_DATA_BYTES_MAX, Tunables};

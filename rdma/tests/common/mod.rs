@@ -20,13 +20,39 @@ macro_rules! on_every_provider {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() { super::common::soon(super::$case(super::Provider::Tcp)).await; })*
         }
+        /// In a virtual machine that has a device: `tools/with-rxe -- target/release/deps/conformance-… --ignored`.
+        #[cfg(feature = "verbs")]
+        mod verbs {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs an RDMA device: tools/with-rxe"]
+            async fn $case() { super::common::soon(super::$case(super::Provider::Verbs)).await; })*
+        }
     };
 }
 
 pub const POOL_BYTES: usize = 16 << 20;
-pub const LONG: Duration = Duration::from_secs(60);
-/// No step of a test takes longer.
-pub const DEADLINE: Duration = Duration::from_secs(15);
+pub const LONG: Duration = Duration::from_secs(600);
+/// No step of a test takes longer, on a machine that is not emulated.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// How many times slower than a real machine this one is taken to be: `TENFOUR_TEST_SLOWNESS`, or 8 in an emulated one.
+pub fn slowness() -> u32 {
+    match std::env::var("TENFOUR_TEST_SLOWNESS") {
+        Ok(text) => text.parse().expect("TENFOUR_TEST_SLOWNESS is a number"),
+        Err(_) if std::env::var_os("RXE_GUEST").is_some() => 8,
+        Err(_) => 1,
+    }
+}
+
+/// A time, longer where the machine is slow.
+pub fn slow(time: Duration) -> Duration {
+    time * slowness()
+}
+
+/// As many rounds of something that is repeated for good measure, or some where the machine is slow.
+pub fn rounds(many: u32) -> u32 {
+    (many / slowness()).clamp(2, many)
+}
 
 /// A server's domain with its listener, and a client's domain.
 pub struct Fabric {
@@ -40,8 +66,9 @@ pub struct Fabric {
 
 pub fn tunables() -> Tunables {
     Tunables {
-        receiver_not_ready_timer: Duration::from_millis(10),
+        receiver_not_ready_timer: slow(Duration::from_millis(10)),
         receiver_not_ready_retries: 5,
+        operation_timeout: slow(Duration::from_secs(10)),
         ..Tunables::default()
     }
 }
@@ -81,7 +108,8 @@ impl Fabric {
             let incoming = self.listener.accept().await.unwrap();
             incoming.accept(b"from the server".to_vec()).await.unwrap()
         };
-        let options = ConnectOptions { private_data: b"from the client".to_vec(), ..Default::default() };
+        let deadline = slow(Duration::from_secs(10));
+        let options = ConnectOptions { private_data: b"from the client".to_vec(), deadline };
         let (client, server) = tokio::join!(self.client.connect(&at, options), accepted);
         (client.unwrap(), server)
     }
@@ -109,12 +137,12 @@ pub fn pattern(seed: u64, bytes: usize) -> Vec<u8> {
 
 /// Bounded in time.
 pub async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(DEADLINE, future).await.expect("no step takes so long")
+    timeout(slow(DEADLINE), future).await.expect("no step takes so long")
 }
 
 /// Until a condition holds.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..1500 {
+    for _ in 0..1500 * slowness() {
         if holds() {
             return;
         }
