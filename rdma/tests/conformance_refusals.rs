@@ -296,6 +296,8 @@ async fn a_receiver_that_does_not_receive_is_not_ready(provider: Provider) {
         assert!(sent < 10_000, "the receive queue has a bound");
     };
     assert_eq!(error, OperationError::ReceiverNotReady);
+    // Whichever end gave up, the other learns of it from a message.
+    server.closed().await;
     assert_eq!(server.error(), Some(ConnectionError::Refused(OperationError::ReceiverNotReady)));
     // What had arrived is still there.
     for i in 0..sent {
