@@ -53,6 +53,7 @@ impl Domain {
         if config.providers.is_empty() {
             return Err(OpenError::NoProvider);
         }
+        config.providers.iter().try_for_each(|provider| provider.available())?;
         let pool = Pool::create(&format!("tenfour-{}", config.name), config.pool_bytes)
             .map_err(|source| OpenError::Memory { bytes: config.pool_bytes, source })?;
         let shared = Arc::new(Shared { config, pool, links: Mutex::default() });
@@ -99,6 +100,7 @@ impl Domain {
             match to {
                 Endpoint::Shm(path) => shm::connect(self, path, options.private_data).await,
                 Endpoint::Tcp(address) => tcp::connect(self, *address, options.private_data).await,
+                Endpoint::Verbs(_) => Err(ConnectError::WrongProvider { endpoint: to.provider() }),
             }
         });
         connected.await.map_err(|_| ConnectError::Timeout)?

@@ -1,6 +1,6 @@
 //! What can go wrong, one enum for each thing one can ask of the fabric. Each says whether asking again can help.
 
-use crate::{HandshakeError, Provider};
+use crate::{HandshakeError, Provider, Unavailable};
 use std::io;
 use thiserror::Error;
 
@@ -151,6 +151,9 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// The build lacks the provider, or the machine its device.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 impl OpenError {

@@ -31,7 +31,7 @@ pub use completion::Completion;
 pub use config::{ConnectOptions, DomainConfig, MESSAGE_BYTES_MAX, PRIVATE_DATA_BYTES_MAX, Tunables};
 pub use connection::{Connection, Received};
 pub use domain::Domain;
-pub use endpoint::{Endpoint, EndpointError, Provider};
+pub use endpoint::{Endpoint, EndpointError, Provider, Unavailable};
 pub use engine::grants::{Grant, Open, ReadGrant, Sealed};
 pub use error::{
     AcceptError, ConnectError, ConnectionError, GrantError, LeaseError, ListenError, OpenError,

@@ -40,6 +40,7 @@ impl Listener {
         let socket = match at {
             Endpoint::Shm(path) => Socket::Shm(shm::bind(path).map_err(failed)?, path.clone()),
             Endpoint::Tcp(address) => Socket::Tcp(TcpListener::bind(address).await.map_err(failed)?),
+            Endpoint::Verbs(_) => return Err(ListenError::WrongProvider { endpoint: at.provider() }),
         };
         let endpoint = match &socket {
             Socket::Tcp(listener) => Endpoint::Tcp(listener.local_addr().map_err(failed)?),
