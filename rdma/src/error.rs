@@ -143,6 +143,9 @@ impl LeaseError {
 /// Why a domain could not be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
+    /// No provider was named.
+    #[error("a domain carries at least one provider")]
+    NoProvider,
     /// The pool could not be made.
     #[error("cannot make a pool of {bytes} bytes: {source}")]
     Memory {
@@ -176,12 +179,10 @@ impl OpenError {
 /// Why a domain does not listen.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// The endpoint is another provider's.
-    #[error("a {domain} domain cannot listen at a {endpoint} endpoint")]
+    /// The endpoint is of a provider that the domain does not carry.
+    #[error("this domain does not carry {endpoint}: it cannot listen at such an endpoint")]
     WrongProvider {
-        /// The domain's provider.
-        domain: Provider,
-        /// The endpoint's.
+        /// The endpoint's provider.
         endpoint: Provider,
     },
     /// Someone listens there.
@@ -210,12 +211,10 @@ impl ListenError {
 /// Why there is no connection.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// The endpoint is another provider's.
-    #[error("a {domain} domain cannot connect to a {endpoint} endpoint")]
+    /// The endpoint is of a provider that the domain does not carry.
+    #[error("this domain does not carry {endpoint}: it cannot connect to such an endpoint")]
     WrongProvider {
-        /// The domain's provider.
-        domain: Provider,
-        /// The endpoint's.
+        /// The endpoint's provider.
         endpoint: Provider,
     },
     /// Longer than [`crate::PRIVATE_DATA_BYTES_MAX`].

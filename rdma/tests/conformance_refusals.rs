@@ -382,7 +382,7 @@ async fn connections_can_be_rejected_or_time_out(provider: Provider) {
     assert!(matches!(refused, Err(ConnectError::PrivateDataTooLong)));
 
     // Nobody takes the connection up.
-    let options = ConnectOptions { deadline: slow(Duration::from_millis(50)), ..Default::default() };
+    let options = ConnectOptions { deadline: Duration::from_millis(50), ..Default::default() };
     let refused = fabric.client.connect(&at, options).await;
     assert!(matches!(refused, Err(ConnectError::Timeout)));
     // It waits in the queue still, and its peer is gone.

@@ -22,10 +22,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr::{NonNull, null_mut};
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::io::unix::AsyncFd;
 
-/// Local ACK timeout: 4.096 µs × 2^16, 0.27 s a try.
+/// Local ACK timeout on an ordinary machine: 4.096 µs × 2^16, 0.27 s a try.
 const ACK_TIMEOUT: u8 = 16;
+/// On a slow one at most 2^20: 4.3 s a try.
+const ACK_TIMEOUT_MAX: u8 = 20;
 /// Tries after the first. Never 7, which Soft-RoCE takes for infinity.
 const RETRIES: u8 = 6;
 /// Receiver-not-ready tries. Credits keep a receiver ready; a receive that is posted a moment late is waited for.
@@ -188,20 +191,22 @@ impl Cm {
                     self.id.as_ptr(),
                     null_mut(),
                     (&raw mut address).cast(),
-                    RESOLVE.as_millis() as c_int,
+                    RESOLVE.scaled().as_millis() as c_int,
                 )
             })?;
         }
         self.expect(|event| matches!(event, Event::AddressResolved)).await?;
         self.set_ack_timeout();
         // SAFETY: a live id with a resolved address.
-        check(unsafe { rdma_resolve_route(self.id.as_ptr(), RESOLVE.as_millis() as c_int) })?;
+        check(unsafe { rdma_resolve_route(self.id.as_ptr(), RESOLVE.scaled().as_millis() as c_int) })?;
         self.expect(|event| matches!(event, Event::RouteResolved)).await
     }
 
     /// Best effort: an old kernel keeps its own, longer, default.
     pub(super) fn set_ack_timeout(&self) {
-        let mut timeout = ACK_TIMEOUT;
+        // The times are powers of two.
+        let slowness = Duration::from_secs(1).scaled().as_secs().max(1).ilog2() as u8;
+        let mut timeout = ACK_TIMEOUT.saturating_add(slowness).min(ACK_TIMEOUT_MAX);
         // SAFETY: a live id and one byte that is copied.
         let set = check(unsafe {
             rdma_set_option(

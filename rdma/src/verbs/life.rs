@@ -13,6 +13,7 @@ use super::message::Bye;
 use crate::{ConnectionError, OperationError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tenfour_types::Scaled;
 use tokio::time::{sleep_until, timeout};
 
 /// The last word, and what was posted before it, get so long to leave.
@@ -132,12 +133,12 @@ async fn run(link: Arc<VerbsLink>) {
 
 async fn take_down(link: &Arc<VerbsLink>) {
     // Elapsed: the peer does not take it in; it learns from the disconnect.
-    let _ = timeout(LAST_WORD, until(link, || link.state.lock().bye != ByeState::Pending)).await;
+    let _ = timeout(LAST_WORD.scaled(), until(link, || link.state.lock().bye != ByeState::Pending)).await;
     link.state.lock().phase = Phase::Silent;
-    let _ = timeout(DRAIN, until(link, || !link.state.lock().posting)).await;
+    let _ = timeout(DRAIN.scaled(), until(link, || !link.state.lock().posting)).await;
     link.cm.disconnect();
     link.queue_pair.fail();
-    if timeout(DRAIN, until(link, || link.state.lock().is_drained())).await.is_err() {
+    if timeout(DRAIN.scaled(), until(link, || link.state.lock().is_drained())).await.is_err() {
         tracing::debug!(connection = link.pair.id, "a queue pair was not flushed in time");
     }
     link.destroy();

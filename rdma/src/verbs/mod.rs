@@ -32,7 +32,7 @@ use crate::connection::Link;
 use crate::domain::Domain;
 use crate::handshake::{Session, accept_session};
 use crate::setup::{Kind, Role, SETUP_BYTES, Setup};
-use crate::{ClusterKey, ConnectError, Connection, ConnectionError, OperationError};
+use crate::{ClusterKey, ConnectError, Connection, ConnectionError, OperationError, Provider};
 use cm::{Cm, Event, Id};
 use inbound::DATA_RECEIVES;
 use message::Greeting;
@@ -105,7 +105,7 @@ pub(crate) async fn connect(
     link.start();
     let mut fresh = Fresh::new(link);
     let session = domain.prove(&mut fresh.stream).await?;
-    let request = domain.setup(Kind::Request, private_data);
+    let request = domain.setup(Kind::Request, Provider::Verbs, private_data);
     let request = request.encode(&session.key, Role::Initiator).ok_or(ConnectError::PrivateDataTooLong)?;
     fresh.stream.write_all(&request).await?;
     let answer = read_setup(&mut fresh, &session.key, Role::Acceptor).await?;
@@ -192,11 +192,11 @@ pub(crate) async fn accept(
     let place = match domain.reserve_connection() {
         Ok(place) => place,
         Err(error) => {
-            write_setup(&mut fresh, &domain.setup(Kind::Reject, Vec::new()), key).await?;
+            write_setup(&mut fresh, &domain.setup(Kind::Reject, Provider::Verbs, Vec::new()), key).await?;
             return Err(error);
         }
     };
-    write_setup(&mut fresh, &domain.setup(Kind::Accept, private_data), key).await?;
+    write_setup(&mut fresh, &domain.setup(Kind::Accept, Provider::Verbs, private_data), key).await?;
     Ok(place.fill(fresh.finish(request.private_data)?))
 }
 

@@ -20,6 +20,7 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+use tenfour_types::Scaled;
 
 /// How long `open` looks for its completion: longer than a device needs that has nothing else to do.
 const OPENED_SOON: Duration = Duration::from_micros(50);
@@ -155,7 +156,7 @@ impl Drop for Window {
             && !opening.is_settled()
             && !link.take_back(&opening)
         {
-            link.await_settled(&opening, SETTLE);
+            link.await_settled(&opening, SETTLE.scaled());
             if !opening.is_settled() {
                 // In the error state an opening is flushed, never executed: from then on the window can go.
                 link.fail(ConnectionError::PeerGone, OperationError::RetryExceeded);

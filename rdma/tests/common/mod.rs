@@ -1,12 +1,14 @@
 //! What every test of the fabric needs: two domains and connections between them, on a provider of choice.
 #![allow(dead_code)] // Each test binary uses its part.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
 use tenfour_rdma::{
     ClusterKey, ConnectOptions, Connection, Domain, DomainConfig, Endpoint, Frozen, Listener, Provider,
     Tunables,
 };
+use tenfour_types::TimeScale;
 use tokio::time::timeout;
 
 /// Runs each case once for each provider; another provider joins here.
@@ -35,13 +37,19 @@ pub const LONG: Duration = Duration::from_secs(600);
 /// No step of a test takes longer, on a machine that is not emulated.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// How many times slower than a real machine this one is taken to be: `TENFOUR_TEST_SLOWNESS`, or 8 in an emulated one.
+/// How many times slower than a real machine this one is taken to be: `TENFOUR_TEST_SLOWNESS`, or 8 in an emulated one. The times
+/// of the fabric are scaled by it too.
 pub fn slowness() -> u32 {
-    match std::env::var("TENFOUR_TEST_SLOWNESS") {
-        Ok(text) => text.parse().expect("TENFOUR_TEST_SLOWNESS is a number"),
-        Err(_) if std::env::var_os("RXE_GUEST").is_some() => 8,
-        Err(_) => 1,
-    }
+    static SLOWNESS: OnceLock<u32> = OnceLock::new();
+    *SLOWNESS.get_or_init(|| {
+        let slowness = match std::env::var("TENFOUR_TEST_SLOWNESS") {
+            Ok(text) => text.parse().expect("TENFOUR_TEST_SLOWNESS is a number"),
+            Err(_) if std::env::var_os("RXE_GUEST").is_some() => 8,
+            Err(_) => 1,
+        };
+        TimeScale::try_from(f64::from(slowness)).expect("a sensible factor").set_for_process();
+        slowness
+    })
 }
 
 /// A time, longer where the machine is slow.
@@ -66,9 +74,8 @@ pub struct Fabric {
 
 pub fn tunables() -> Tunables {
     Tunables {
-        receiver_not_ready_timer: slow(Duration::from_millis(10)),
+        receiver_not_ready_timer: Duration::from_millis(10),
         receiver_not_ready_retries: 5,
-        operation_timeout: slow(Duration::from_secs(10)),
         ..Tunables::default()
     }
 }
@@ -76,6 +83,7 @@ pub fn tunables() -> Tunables {
 pub fn open(provider: Provider, key: &ClusterKey, name: &str, tunables: Tunables) -> Domain {
     let mut config = DomainConfig::new(provider, name, key.clone(), POOL_BYTES);
     config.tunables = tunables;
+    slowness();
     Domain::open(config).unwrap()
 }
 
@@ -108,8 +116,7 @@ impl Fabric {
             let incoming = self.listener.accept().await.unwrap();
             incoming.accept(b"from the server".to_vec()).await.unwrap()
         };
-        let deadline = slow(Duration::from_secs(10));
-        let options = ConnectOptions { private_data: b"from the client".to_vec(), deadline };
+        let options = ConnectOptions { private_data: b"from the client".to_vec(), ..Default::default() };
         let (client, server) = tokio::join!(self.client.connect(&at, options), accepted);
         (client.unwrap(), server)
     }
