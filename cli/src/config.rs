@@ -142,6 +142,8 @@ pub struct GatewayFile {
     /// A node that leaves requests unanswered for so long is no longer asked, milliseconds.
     #[serde(default = "default_down_after")]
     pub node_down_after_ms: u64,
+    /// A Unix socket that shows the gateway's counters to its owner; none by default.
+    pub counters: Option<PathBuf>,
     /// `off`, `presigned` or `on`: where signatures of version 2 are taken.
     #[serde(default = "default_sigv2")]
     pub sigv2: String,

@@ -153,7 +153,7 @@ impl Layout {
             self.write(&name, &self.node_file(number, listen))?;
         }
         for (address, name) in self.s3_addresses().into_iter().zip(self.gateways()) {
-            self.write(&name, &self.gateway_file(&name, address))?;
+            self.write(&name, &self.gateway_file(&name, address, &sockets))?;
         }
         Ok(())
     }
@@ -218,7 +218,7 @@ impl Layout {
         }
     }
 
-    fn gateway_file(&self, name: &str, listen: SocketAddr) -> GatewayFile {
+    fn gateway_file(&self, name: &str, listen: SocketAddr, sockets: &Path) -> GatewayFile {
         GatewayFile {
             cluster: self.cluster_section(),
             name: Some(name.to_owned()),
@@ -229,6 +229,7 @@ impl Layout {
             pool: ByteSize::mib(256),
             codec: "auto".to_owned(),
             node_down_after_ms: tenfour_types::limits::NODE_DOWN_AFTER_MS,
+            counters: Some(sockets.join(name).with_extension("counters")),
             sigv2: "presigned".to_owned(),
         }
     }
@@ -250,6 +251,14 @@ pub fn cluster_section_of(root: &Path) -> Result<ClusterSection> {
         false => TimeScale::default(),
     };
     Ok(cluster_section(&root.canonicalize()?, &config::read(&plan_file)?, timeout_scale))
+}
+
+/// Where the gateways of the cluster in this folder show their counters.
+pub fn counter_sockets(root: &Path) -> Result<Vec<PathBuf>> {
+    let plan = config::read(&root.join("cluster.toml"))?;
+    let entries = fs::read_dir(socket_folder(&root.canonicalize()?, &plan)?)?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "counters")).collect())
 }
 
 fn cluster_section(root: &Path, plan: &Plan, timeout_scale: TimeScale) -> ClusterSection {

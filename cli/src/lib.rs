@@ -4,6 +4,7 @@ pub mod admin;
 pub mod bench;
 pub mod cluster;
 pub mod config;
+pub mod counters;
 pub mod demo;
 pub mod layout;
 pub mod process;

@@ -30,6 +30,7 @@ pub struct UpArguments {
     /// Region of a new cluster [default: us-east-1].
     #[arg(long, value_name = "REGION")]
     pub region: Option<String>,
+    /// The fabric.
     #[command(flatten)]
     pub fabric: FabricArguments,
     /// Access key of the root user of a new cluster; generated when absent.

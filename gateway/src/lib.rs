@@ -15,6 +15,7 @@ pub mod points;
 mod put;
 mod stripe;
 pub mod transfer;
+pub mod transport;
 mod verify;
 
 pub use gateway::{Gateway, GatewayConfig, POOL_BYTES_DEFAULT, POOL_BYTES_MIN, StartError};

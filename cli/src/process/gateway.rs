@@ -2,6 +2,7 @@
 
 use super::{ProcessArguments, announce_ready, asked_to_end};
 use crate::config::{self, GatewayFile};
+use crate::counters::{self, Door};
 use anyhow::{Context, Result, bail};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +16,31 @@ pub async fn run(arguments: ProcessArguments) -> Result<()> {
     file.cluster.timeout_scale.set_for_process();
     let gateway = Gateway::start(gateway_config(&file)?).await.context("the gateway cannot start")?;
     let server = Server::bind(gateway.clone(), http_config(&file)?).await?;
+    let door = file.counters.as_deref().map(Door::open).transpose()?;
     announce_ready();
     let asked_to_end = async {
-        if let Err(error) = asked_to_end(arguments.end_with_stdin).await {
-            tracing::error!(%error, "signals cannot be waited for");
+        tokio::select! {
+            asked = asked_to_end(arguments.end_with_stdin) => {
+                if let Err(error) = asked {
+                    tracing::error!(%error, "signals cannot be waited for");
+                }
+            }
+            () = counters::log(&gateway) => {}
+            () = answer(door.as_ref(), &gateway) => {}
         }
     };
     server.run(asked_to_end).await;
+    drop(door);
     gateway.shutdown().await;
     Ok(())
+}
+
+/// Shows the counters to whoever asks, where that is wanted.
+async fn answer(door: Option<&Door>, gateway: &Gateway) {
+    match door {
+        Some(door) => door.serve(gateway).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {

@@ -106,7 +106,10 @@ where
     let mut source = Relay::new(reading.body, end - first, target.kept);
     source.gather(STRIPE_DATA_BYTES_MAX).await?;
     match backend.put(wants, target.destination, &mut source).await {
-        Ok(stored) => Ok(stored),
+        Ok(mut stored) => {
+            stored.transports.extend(reading.transports);
+            Ok(stored)
+        }
         Err(WriteError::Source(error)) => {
             Err(source.failure.map_or(WriteError::Source(error).into(), OpError::Read))
         }
