@@ -41,16 +41,24 @@ fn take_frames(stream: &[u8], cut: usize) -> (Vec<Vec<u8>>, usize) {
     let mut frames = Vec::new();
     let mut buffer = BytesMut::new();
     let (first, second) = stream.split_at(cut);
-    for piece in [first, second] {
-        buffer.extend_from_slice(piece);
-        while let Ok(Some(Frame { id, kind, group, body })) = take_frame(&mut buffer) {
-            let mut written = Vec::new();
-            let fill = |out: &mut Vec<u8>| {
-                out.extend_from_slice(&body);
-                Ok(())
-            };
-            assert!(Frame::write_with(&mut written, id, kind, group, fill).is_ok());
-            frames.push(written);
+    let mut pieces = [first, second].into_iter();
+    loop {
+        match take_frame(&mut buffer) {
+            // A stream ends with the first frame that is none.
+            Err(_) => break,
+            Ok(None) => match pieces.next() {
+                Some(piece) => buffer.extend_from_slice(piece),
+                None => break,
+            },
+            Ok(Some(Frame { id, kind, group, body })) => {
+                let mut written = Vec::new();
+                let fill = |out: &mut Vec<u8>| {
+                    out.extend_from_slice(&body);
+                    Ok(())
+                };
+                assert!(Frame::write_with(&mut written, id, kind, group, fill).is_ok());
+                frames.push(written);
+            }
         }
     }
     let taken = frames.iter().map(Vec::len).sum();

@@ -8,7 +8,7 @@
 use super::index::{Noted, Row, decode_position, encode_position};
 use super::record::{TOMBSTONES_MAX, Verified, read_tombstones, write_tombstones};
 use super::scan::{Entry, Found, Scan};
-use super::segment::{FIRST_RECORD, SegmentHeader, number_of};
+use super::segment::{FIRST_RECORD, SegmentHeader, file_name, number_of};
 use super::superblock::Superblock;
 use crate::disk::{BLOCK_BYTES, Disk, FaultyDisk};
 use std::path::Path;
@@ -42,7 +42,7 @@ pub fn segment(bytes: &[u8]) -> bool {
         })
     };
     let name = std::str::from_utf8(bytes).ok().and_then(number_of);
-    assert!(name.is_none_or(|number| number <= 99_999_999));
+    assert!(name.is_none_or(|number| file_name(number).as_bytes() == bytes), "a segment has one name");
     read(&sealed(bytes, &[0])) | read(bytes) | name.is_some()
 }
 
@@ -278,8 +278,7 @@ mod tests {
             segment_bytes: 64 << 20,
             number: 5,
         };
-        let seeds =
-            [("header", header.to_bytes().to_vec()), ("name", super::super::file_name(42).into_bytes())];
+        let seeds = [("header", header.to_bytes().to_vec()), ("name", file_name(42).into_bytes())];
         replay("node_segment", segment, &seeds);
     }
 
