@@ -191,7 +191,7 @@ impl Reader<'_> {
     /// The next so many bytes. Memory grows with what comes, whatever was announced.
     fn chunk(&mut self, length: usize, chunk: &mut Vec<u8>) -> Result<(), TableError> {
         chunk.clear();
-        let read = self.input.by_ref().take(length as u64).read_to_end(chunk)?;
+        let read = Read::take(&mut self.input, length as u64).read_to_end(chunk)?;
         if read < length {
             return Err(SnapshotError::Corrupt.into());
         }
