@@ -47,6 +47,8 @@ pub struct Wishes {
     pub region: Option<String>,
     /// What carries shards, where the nodes listen, and how patient the processes are.
     pub fabric: FabricArguments,
+    /// What ETags are: `md5` or `fast`.
+    pub etag: String,
     /// The root user's keys, when a cluster is created.
     pub credentials: Option<Credentials>,
     /// Size of a segment file.
@@ -223,6 +225,7 @@ impl Layout {
             region: self.plan.region.clone(),
             domain: None,
             fabric: self.wishes.fabric.fabric.to_string(),
+            etag: self.wishes.etag.clone(),
             pool: ByteSize::mib(256),
             codec: "auto".to_owned(),
             node_down_after_ms: tenfour_types::limits::NODE_DOWN_AFTER_MS,

@@ -10,11 +10,17 @@ use std::time::Instant;
 /// Counters of one gateway since its start.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Bytes from the front into registered memory, hashing included.
+    /// Bytes from the front into registered memory, with the checksums that the client gave.
     pub receive: Stage,
     /// Encoding and checksums.
     pub encode: Stage,
-    /// From the encoded stripe to 14 durable shards.
+    /// MD5, mostly on threads of its own: each turn of some streams side by side.
+    pub hash: Stage,
+    /// Bytes that went through the MD5 there.
+    pub hash_bytes: AtomicU64,
+    /// How far the streams went, bytes: `hash_bytes` divided by this says how many went side by side.
+    pub hash_step_bytes: AtomicU64,
+    /// From the encoded stripe to 14 durable shards, and to the MD5 of its bytes.
     pub fanout: Stage,
     /// The commit at the metadata service.
     pub commit: Stage,
@@ -116,7 +122,7 @@ impl Stage {
         Measured { stage: self, begin: None, busy_nanos: 0, work: Box::pin(work) }
     }
 
-    fn add(&self, wall_nanos: u64, busy_nanos: u64) {
+    pub(crate) fn add(&self, wall_nanos: u64, busy_nanos: u64) {
         self.times.fetch_add(1, Ordering::Relaxed);
         self.wall_nanos.fetch_add(wall_nanos, Ordering::Relaxed);
         self.busy_nanos.fetch_add(busy_nanos, Ordering::Relaxed);

@@ -89,14 +89,19 @@ impl FullWidth {
     }
 }
 
-/// Writes a stripe.
-pub(crate) async fn fan_out(inner: &Inner, encoded: Encoded) -> Result<FullWidth, FanoutError> {
+/// Writes a stripe; `begun` sees it, from when on its bytes stay as they are.
+pub(crate) async fn fan_out(
+    inner: &Inner,
+    encoded: Encoded,
+    begun: impl FnOnce(&Addressed),
+) -> Result<FullWidth, FanoutError> {
     let deadline = Instant::now() + inner.write_deadline;
     let Reserved { map, row, credits } = row::reserve(inner, deadline).await?;
     points::reached(points::CREDITED);
     let substituted = row.first.iter().zip(&row.home).filter(|(first, home)| first != home).count();
     inner.counters.substitutes.fetch_add(substituted as u64, Ordering::Relaxed);
     let stripe = encoded.address(&row.first, map.epoch)?;
+    begun(&stripe);
     let mut fanout = Fanout {
         inner,
         map: &map,

@@ -21,6 +21,8 @@ mod domain;
 mod endpoint;
 mod engine;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod handshake;
 mod key;
 mod listener;
@@ -28,6 +30,8 @@ mod memory;
 mod setup;
 mod shm;
 mod tcp;
+#[cfg(feature = "verbs")]
+mod verbs;
 
 pub use advertised::{Advertised, HostId};
 pub use choice::{ChoiceError, Fabric, ListenAt};

@@ -80,6 +80,7 @@ impl<'a> Story<'a> {
             gateways: 1,
             region: None,
             fabric: arguments.fabric.clone(),
+            etag: "md5".to_owned(),
             credentials: None,
             segment: ByteSize::mib(32),
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tenfour_erasure::Codec;
 use tenfour_gateway::http::{HttpConfig, Server, SigV2};
-use tenfour_gateway::{Gateway, GatewayConfig};
+use tenfour_gateway::{EtagKind, Gateway, GatewayConfig};
 
 /// Serves until it is asked to end.
 pub async fn run(arguments: ProcessArguments) -> Result<()> {
@@ -49,6 +49,7 @@ fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {
         name: file.name.clone().unwrap_or_else(|| format!("{host}:{}", file.listen.port())),
         pool_bytes: file.pool.as_usize(),
         codec: codec(&file.codec)?,
+        etag: etag(&file.etag)?,
         fabric: file.fabric.parse()?,
         node_down_after: Duration::from_millis(file.node_down_after_ms),
         ..GatewayConfig::new(
@@ -72,6 +73,15 @@ fn http_config(file: &GatewayFile) -> Result<HttpConfig> {
         },
         ..HttpConfig::default()
     })
+}
+
+/// What ETags are, by that name.
+pub fn etag(name: &str) -> Result<EtagKind> {
+    match name {
+        "md5" => Ok(EtagKind::Md5),
+        "fast" => Ok(EtagKind::Fast),
+        other => bail!("etag = {other:?}: it is md5 (what clients expect) or fast"),
+    }
 }
 
 fn codec(name: &str) -> Result<Arc<dyn Codec>> {

@@ -93,7 +93,12 @@ impl<B: Backend> Handler<B> {
         let (parts, body) = request.into_parts();
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
         let drained = Drained::new(AtomicBool::new(body.is_end_stream()));
-        let mut response = match guard::admit(&parts, &self.rules) {
+        let admitted = guard::admit(&parts, &self.rules);
+        let admitted = admitted.and_then(|admitted| {
+            guard::bucket_name(&parts, &self.rules)?;
+            Ok(admitted)
+        });
+        let mut response = match admitted {
             Ok(admitted) => self.pass_on(parts, body, admitted, &id, &drained).await?,
             Err(refusal) => refuse(refusal, &id)?,
         };

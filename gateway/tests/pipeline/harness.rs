@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tenfour_gateway::transfer::{
-    AccessError, Authorise, Destination, ReadError, Sink, Source, SourceError, Stored, Summary, Wanted,
-    WriteError,
+    AccessError, Authorise, Destination, Digested, ReadError, Sink, Source, SourceError, Stored, Summary,
+    Wanted, WriteError,
 };
 use tenfour_gateway::{Gateway, GatewayConfig};
 use tenfour_metadata::api::{Bucket, ClusterCommand, Config, IndexAnswer, IndexQuery, Precondition, User};
@@ -16,7 +16,7 @@ use tenfour_metadata::{Metadata, MetadataConfig, MetadataServer, MetadataServerC
 use tenfour_node::disk::{Faults, FaultyDisk};
 use tenfour_node::{Node, NodeConfig, TargetConfig};
 use tenfour_rdma::{Advertised, ClusterKey, Endpoint, Fabric, Provider};
-use tenfour_types::{BucketName, ClusterId, ETag, Headers, NodeId, ObjectKey, StripeRow, TargetId};
+use tenfour_types::{BucketName, ClusterId, Headers, NodeId, ObjectKey, StripeRow, TargetId};
 
 const CLUSTER: ClusterId = ClusterId(*b"pipeline cluster");
 /// Longer than any test: nodes send no heartbeats here, and what is tested is what the gateway notices by itself.
@@ -213,12 +213,13 @@ pub struct Body {
     at_a_time: usize,
     pub pause: Option<Duration>,
     pub verdict: Result<(), SourceError>,
+    pub md5: Option<[u8; 16]>,
 }
 
 impl Body {
     pub fn new(bytes: impl Into<Bytes>) -> Self {
         let rest = bytes.into();
-        Self { size: rest.len() as u64, rest, at_a_time: 100_000, pause: None, verdict: Ok(()) }
+        Self { size: rest.len() as u64, rest, at_a_time: 100_000, pause: None, verdict: Ok(()), md5: None }
     }
 
     /// Announces more than it sends.
@@ -242,9 +243,16 @@ impl Source for Body {
         Ok(piece.len())
     }
 
-    async fn finish(&mut self) -> Result<Summary, SourceError> {
+    fn wants_md5(&self) -> bool {
+        self.md5.is_some()
+    }
+
+    async fn finish(&mut self, digested: Digested) -> Result<Summary, SourceError> {
         self.verdict.clone()?;
-        Ok(Summary { etag: ETag { md5: [1; 16], parts: None }, checksums: Vec::new() })
+        if self.md5.is_some() && self.md5 != digested.md5 {
+            return Err(SourceError::Md5Mismatch);
+        }
+        Ok(Summary { etag: digested.etag, checksums: Vec::new() })
     }
 }
 

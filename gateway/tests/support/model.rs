@@ -1,12 +1,14 @@
 //! The reference model: what the gateway's front must make of requests, kept in memory in the plainest way.
 
 use bytes::Bytes;
+use md5::{Digest as _, Md5};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tenfour_gateway::ops::{Backend, OpError, Place};
 use tenfour_gateway::transfer::{
-    Authorise, Destination, ReadError, Reading, Sink, Source, SourceError, Stored, Wanted, WriteError,
+    Authorise, Destination, Digested, ReadError, Reading, Sink, Source, SourceError, Stored, Wanted,
+    WriteError,
 };
 use tenfour_gateway::transport::Transports;
 use tenfour_metadata::api::cluster::ClusterDone;
@@ -189,7 +191,9 @@ impl Backend for Model {
                 read => bytes.extend_from_slice(&buffer[..read]),
             }
         }
-        let summary = source.finish().await?;
+        let md5: [u8; 16] = Md5::digest(&bytes).into();
+        let etag = ETag { md5, parts: None };
+        let summary = source.finish(Digested { etag, md5: Some(md5) }).await?;
         let mut state = self.state.lock();
         let version = state.next();
         let modified_ms = tenfour_gateway::ops::now_ms();
