@@ -13,6 +13,7 @@
 //!   logs              one file a process
 //! ```
 
+use crate::addresses::{free_addresses, free_addresses_on};
 use crate::config::{self, ClusterSection, Credentials, GatewayFile, MetaFile, NodeFile, TargetSection};
 use crate::units::ByteSize;
 use crate::up::FabricArguments;
@@ -21,7 +22,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use tenfour_rdma::{Fabric, Provider};
 use tenfour_types::TimeScale;
@@ -30,10 +31,6 @@ use tenfour_types::TimeScale;
 const METADATA_REPLICAS: usize = 3;
 /// Longest path that a Unix socket can have, bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
-/// Where ports for internal listeners are looked for: below the range that outgoing connections are given.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-/// Ports tried for one listener.
-const TRIES: usize = 200;
 /// Share of the free space that the targets may fill together.
 const CAPACITY_SHARE: f64 = 0.9;
 
@@ -387,31 +384,6 @@ fn random_text(random: &mut impl RngExt, alphabet: &[u8], length: usize) -> Stri
     (0..length)
         .filter_map(|_| alphabet.get(random.random_range(0..alphabet.len())).map(|byte| char::from(*byte)))
         .collect()
-}
-
-/// Free addresses on the loopback interface, all different, none of them in `taken`.
-pub fn free_addresses(count: usize, taken: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
-    free_addresses_on(&vec![IpAddr::from(Ipv4Addr::LOCALHOST); count], taken)
-}
-
-/// A free address for each of these, all different, none of them in `taken`.
-fn free_addresses_on(hosts: &[IpAddr], taken: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
-    let mut random = rand::rng();
-    // Held until all are drawn, so that none is drawn twice.
-    let mut listeners = Vec::new();
-    for host in hosts {
-        let listener = (0..TRIES)
-            .map(|_| SocketAddr::new(*host, random.random_range(PORTS)))
-            .filter(|address| !taken.contains(address))
-            .find_map(|address| TcpListener::bind(address).ok());
-        let (first, last) = (PORTS.start, PORTS.end);
-        listeners.push(listener.with_context(|| {
-            format!(
-                "{host} is no address of this machine, or has no free TCP port between {first} and {last}"
-            )
-        })?);
-    }
-    listeners.iter().map(|listener| Ok(listener.local_addr()?)).collect()
 }
 
 /// Where the fabric's sockets lie: in the cluster's folder, or under the system's temporary folder when its path is too long.

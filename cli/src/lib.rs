@@ -1,5 +1,6 @@
 //! The one binary's parts: configuration, wiring, supervision, operator commands. No protocol logic.
 
+pub mod addresses;
 pub mod admin;
 pub mod bench;
 pub mod cluster;

@@ -6,6 +6,7 @@
 use super::Endpoint;
 use super::processes::{CpuSeconds, Processes};
 use crate::counters::{self, Counters, StageUse};
+use crate::layout::cluster_section_of;
 use crate::table;
 use crate::units::ByteSize;
 use anyhow::{Context, Result, bail};
@@ -81,6 +82,9 @@ struct Round {
 
 /// Loads the endpoint and prints the table.
 pub async fn run(arguments: S3Arguments) -> Result<()> {
+    if let Some(folder) = &arguments.data {
+        cluster_section_of(folder)?.timeout_scale.set_for_process();
+    }
     let processes = match &arguments.data {
         Some(folder) => Processes::of_cluster(folder)?,
         None => Processes::of_pids(&arguments.pids)?,

@@ -1,5 +1,6 @@
 //! The measuring end of `tenfour bench fabric`: starts the peer, and the clock.
 
+use super::cores::Pinned;
 use super::peer::{GRANT_EXPIRES, KEY_VARIABLE, REMOTE_BYTES, decode, encode, region};
 use super::step::{Kind, Step};
 use super::{Course, Mode, endpoint, open};
@@ -70,15 +71,17 @@ struct Bench {
     /// What the peer writes to.
     _own: Grant<Open>,
     _folder: tempfile::TempDir,
+    _pinned: Option<Pinned>,
 }
 
 impl Bench {
     async fn start(course: Course) -> Result<Self> {
         let folder = tempfile::tempdir()?;
+        let pinned = if course.mode == Mode::Event { None } else { Pinned::to_a_core()? };
         let key: [u8; 32] = rand::random();
         let domain = open(course.provider, course.mode.spin(), ClusterKey::from_bytes(key))?;
         let mut listener = domain.listen(&endpoint(&course, folder.path())).await?;
-        let child = spawn_peer(&listener.local_endpoint(), course.mode, &hex::encode(key))?;
+        let child = spawn_peer(&listener.local_endpoint(), course.mode, pinned.as_ref(), &hex::encode(key))?;
         let incoming = timeout(PEER_WITHIN.scaled(), listener.accept()).await;
         let connection = incoming.context("the peer does not connect")??.accept(Vec::new()).await?;
         let own = region(&domain).await?;
@@ -90,7 +93,17 @@ impl Bench {
         let regions = regions.and_then(|(to, from)| Some((decode(to)?, decode(from)?)));
         let regions = regions.context("a malformed set-up")?;
         let source = region(&domain).await?.freeze();
-        Ok(Self { course, domain, connection, child, source, regions, _own: own, _folder: folder })
+        Ok(Self {
+            course,
+            domain,
+            connection,
+            child,
+            source,
+            regions,
+            _own: own,
+            _folder: folder,
+            _pinned: pinned,
+        })
     }
 
     async fn measure(&self, kind: Kind, size: ByteSize) -> Result<Measured> {
@@ -135,10 +148,12 @@ async fn rate(each: Duration, step: &mut Step) -> Result<f64> {
     Ok(operations as f64 / began.elapsed().as_secs_f64())
 }
 
-fn spawn_peer(at: &Endpoint, mode: Mode, key: &str) -> Result<Child> {
+fn spawn_peer(at: &Endpoint, mode: Mode, pinned: Option<&Pinned>, key: &str) -> Result<Child> {
     let spin_us = mode.spin().as_micros().to_string();
+    let cpu = pinned.map(|pinned| format!("--cpu={}", pinned.other));
     Command::new(std::env::current_exe()?)
         .args(["bench", "fabric-peer", "--at", &at.to_string(), "--spin-us", &spin_us])
+        .args(cpu)
         .env(KEY_VARIABLE, key)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

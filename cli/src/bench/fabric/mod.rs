@@ -1,9 +1,11 @@
 //! `tenfour bench fabric`: what the fabric costs between two processes of this machine, without any object store on it.
 //!
 //! The other process is this program again ([`peer`]). Each operation is measured one at a time for its latency, and with many
-//! outstanding for its rate, at each size, over each transport; event-driven, as servers run, and polling busily, where a transport can.
+//! outstanding for its rate, at each size, over each transport; event-driven, as servers run, and polling busily, where a
+//! transport can; then each end is bound to a core of its own.
 //! Latencies are of this process's clock alone: of ping-pongs, half of the round trip.
 
+mod cores;
 mod measure;
 mod peer;
 mod step;

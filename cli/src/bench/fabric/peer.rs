@@ -34,6 +34,9 @@ pub struct PeerArguments {
     /// Poll so long before sleeping.
     #[arg(long)]
     spin_us: u64,
+    /// Run on this core.
+    #[arg(long)]
+    cpu: Option<usize>,
 }
 
 /// Connects, and answers until the other end closes.
@@ -42,6 +45,7 @@ pub async fn run(arguments: PeerArguments) -> Result<()> {
 }
 
 async fn serve(arguments: PeerArguments) -> Result<()> {
+    arguments.cpu.map(super::cores::bind).transpose()?;
     let at: Endpoint = arguments.at.parse()?;
     let key = std::env::var(KEY_VARIABLE).with_context(|| format!("{KEY_VARIABLE} is not set"))?;
     let domain = open(at.provider(), Duration::from_micros(arguments.spin_us), ClusterKey::from_hex(&key)?)?;
