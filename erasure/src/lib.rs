@@ -13,6 +13,8 @@
 mod checksum;
 mod codec;
 mod field;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod geometry;
 mod kernel;
 mod md5;

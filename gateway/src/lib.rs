@@ -16,6 +16,7 @@ pub mod points;
 mod put;
 mod stripe;
 pub mod transfer;
+pub mod transport;
 mod verify;
 
 pub use etag::EtagKind;

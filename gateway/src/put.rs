@@ -16,6 +16,7 @@ use crate::stripe::{Addressed, Encoded, Filling, StripeError, memory_of};
 use crate::transfer::{
     AccessError, Authorise, Destination, Source, SourceError, Stored, Summary, WriteError,
 };
+use crate::transport::Transports;
 use futures::StreamExt as _;
 use futures::future::poll_fn;
 use futures::stream::FuturesUnordered;
@@ -111,6 +112,7 @@ impl Gateway {
         summary: Summary,
         written: Written,
     ) -> Result<Stored, WriteError> {
+        let transports = written.transports();
         let (tickets, rows) = written.in_order();
         let modified_ms = now_ms();
         let bucket = authorised.bucket.id;
@@ -118,7 +120,7 @@ impl Gateway {
             |bucket: &Bucket, id: CommandId| to.command(bucket, id, &summary, modified_ms, rows.clone());
         let committed = self.commit_stripes(who, authorised, to.key(), Some(bucket), tickets, command).await;
         let (version, _) = committed.map_err(write_error)?;
-        Ok(Stored { version, summary, modified_ms })
+        Ok(Stored { version, summary, modified_ms, transports })
     }
 }
 
@@ -240,6 +242,12 @@ impl Written {
             None => {}
         }
         Ok(())
+    }
+
+    fn transports(&self) -> Transports {
+        let mut transports = Transports::default();
+        self.stripes.iter().for_each(|stripe| transports.extend(stripe.stripe.transports()));
+        transports
     }
 
     /// Tickets and rows in the order of the object's bytes.

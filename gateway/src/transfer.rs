@@ -1,5 +1,6 @@
 //! What a front (HTTP now, RDMA later) hands to the pipelines `put` and `get`, and what it gets back. No protocol's types in here.
 
+use crate::transport::Transports;
 use bytes::Bytes;
 use std::future::Future;
 use std::sync::Arc;
@@ -117,6 +118,8 @@ pub struct Stored {
     pub summary: Summary,
     /// Milliseconds since 1970.
     pub modified_ms: u64,
+    /// What carried its shards.
+    pub transports: Transports,
 }
 
 /// What part of an object is wanted.
@@ -143,6 +146,9 @@ pub struct Reading<B> {
     pub parts: Option<u32>,
     /// The range that `body` yields, first and past the last.
     pub range: (u64, u64),
+    /// What carries the shards that will be asked first, as it is known when the object is opened. A reading that has to go to other
+    /// nodes may use others as well.
+    pub transports: Transports,
     /// Yields verified bytes in order, or breaks off: never a wrong one.
     pub body: B,
 }

@@ -11,7 +11,7 @@ use crate::{ClusterKey, Provider};
 
 /// Bytes of an encoded set-up.
 pub(crate) const SETUP_BYTES: usize = 128;
-const SIGNED_BYTES: usize = 96;
+pub(crate) const SIGNED_BYTES: usize = 96;
 
 /// Which end speaks; keeps one's words from being returned to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +51,7 @@ impl Setup {
         let provider = match self.provider {
             Provider::Shm => 1,
             Provider::Tcp => 2,
+            Provider::Verbs => 3,
         };
         bytes[..3].copy_from_slice(&[kind, provider, length as u8]);
         bytes[3..3 + length].copy_from_slice(&self.private_data);
@@ -76,6 +77,7 @@ impl Setup {
         let provider = match provider {
             1 => Provider::Shm,
             2 => Provider::Tcp,
+            3 => Provider::Verbs,
             _ => return None,
         };
         let private_data = signed.get(3..59)?.get(..usize::from(length))?.to_vec();
@@ -84,7 +86,7 @@ impl Setup {
     }
 }
 
-fn mac(key: &ClusterKey, role: Role, signed: &[u8; SIGNED_BYTES]) -> blake3::Hash {
+pub(crate) fn mac(key: &ClusterKey, role: Role, signed: &[u8; SIGNED_BYTES]) -> blake3::Hash {
     let label: &[u8] = match role {
         Role::Initiator => b"fabric set-up, initiator",
         Role::Acceptor => b"fabric set-up, acceptor",

@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tenfour_erasure::Md5;
+use tenfour_types::Scaled;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
@@ -86,7 +87,7 @@ impl CheckedBody {
             body,
             left: limits.most,
             wanted: Some((limits.room.clone(), memory_bytes)),
-            until: Instant::now() + BODY_WITHIN,
+            until: Instant::now() + BODY_WITHIN.scaled(),
             slot: slot.clone(),
             expected,
             hashers,
@@ -140,7 +141,7 @@ where
         if let Some((room, bytes)) = self.wanted.take() {
             let memory = room.take(bytes).await.ok_or(BodyError::NoRoom)?;
             let _ = self.slot.memory.set(memory);
-            self.until = Instant::now() + BODY_WITHIN;
+            self.until = Instant::now() + BODY_WITHIN.scaled();
         }
         loop {
             let body = &mut self.body;

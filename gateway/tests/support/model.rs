@@ -10,6 +10,7 @@ use tenfour_gateway::transfer::{
     Authorise, Destination, Digested, ReadError, Reading, Sink, Source, SourceError, Stored, Wanted,
     WriteError,
 };
+use tenfour_gateway::transport::Transports;
 use tenfour_metadata::api::cluster::ClusterDone;
 use tenfour_metadata::api::index::IndexDone;
 use tenfour_metadata::api::{
@@ -215,7 +216,7 @@ impl Backend for Model {
                 upload.parts.insert(number, (part, bytes.into()));
             }
         }
-        Ok(Stored { version, summary, modified_ms })
+        Ok(Stored { version, summary, modified_ms, transports: Transports::default() })
     }
 
     async fn get(
@@ -231,7 +232,7 @@ impl Backend for Model {
         let bytes = object.bytes.slice(range.0 as usize..range.1 as usize);
         let body = ModelBody { bytes, breaks: key.as_str().ends_with(BREAKS) };
         let parts = object.parts.as_ref().map(|parts| parts.len() as u32);
-        Ok(Reading { manifest: object.manifest, parts, range, body })
+        Ok(Reading { manifest: object.manifest, parts, range, transports: Transports::default(), body })
     }
 
     async fn commit<F>(&self, who: &dyn Authorise, _: &ObjectKey, command: F) -> Result<IndexDone, OpError>

@@ -5,7 +5,7 @@
 
 use super::super::errors::s3;
 use super::super::handler::Partial;
-use super::super::headers::Answer;
+use super::super::headers::{Answer, transport};
 use super::super::text::Query;
 use super::super::translate;
 use super::{Front, header, wants};
@@ -72,7 +72,7 @@ impl<B: Backend> Front<B> {
         );
         let asked = Asked::new(&request, input.range, input.part_number, conditions)?;
         let (wanted, reading) = self.read(&wants, &key, &asked, (asked.wanted, Wanted::All)).await?;
-        let Reading { manifest, parts, range, body } = reading;
+        let Reading { manifest, parts, range, transports, body } = reading;
         let answer = Answer {
             manifest: &manifest,
             parts: input.part_number.and(parts),
@@ -80,7 +80,8 @@ impl<B: Backend> Front<B> {
             checksums: input.checksum_mode.is_some(),
             replaced: &replaced(&request.uri),
         };
-        let headers = answer.headers();
+        let mut headers = answer.headers();
+        headers.extend(transport(transports));
         // The library sets 206 by this field; its value is that of ours.
         let content_range =
             headers.get("content-range").and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -106,7 +107,7 @@ impl<B: Backend> Front<B> {
         // Only a part's place must be asked of the pipeline.
         let ask = if matches!(asked.wanted, Wanted::Part(_)) { asked.wanted } else { Wanted::Head };
         let (wanted, reading) = self.read(&wants, &key, &asked, (ask, Wanted::Head)).await?;
-        let Reading { manifest, parts, range, body } = reading;
+        let Reading { manifest, parts, range, body, .. } = reading;
         drop(body);
         let range = match wanted {
             Wanted::Part(_) => range,
