@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // The helpers of tests are tests too.
 
 #[macro_use]
-#[allow(dead_code, unused_macros)] // The other suites use the rest.
+#[allow(unused_macros)] // The other suites use it.
 mod common;
 
 use common::{LONG, POOL_BYTES, endpoint, frozen, pattern, soon, tunables};
