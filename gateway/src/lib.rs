@@ -2,6 +2,7 @@
 
 pub mod commit;
 pub mod counters;
+mod etag;
 mod fanout;
 mod gateway;
 mod gather;
@@ -15,7 +16,9 @@ pub mod points;
 mod put;
 mod stripe;
 pub mod transfer;
+pub mod transport;
 mod verify;
 
+pub use etag::EtagKind;
 pub use gateway::{Gateway, GatewayConfig, POOL_BYTES_DEFAULT, POOL_BYTES_MIN, StartError};
 pub use get::ObjectReader;

@@ -1,7 +1,7 @@
 //! What a node is started with. Nothing is read from the environment here.
 
 use std::path::PathBuf;
-use tenfour_rdma::{ClusterKey, Endpoint, Tunables};
+use tenfour_rdma::{ClusterKey, ListenAt, Tunables};
 use tenfour_types::{ClusterId, NodeId, TargetId};
 
 /// Registered memory of a node, unless said otherwise.
@@ -20,11 +20,11 @@ pub struct NodeConfig {
     pub cluster_key: ClusterKey,
     /// Its id.
     pub node: NodeId,
-    /// Where the shard service listens; one domain with its own memory is opened for each provider named.
-    pub fabric: Vec<Endpoint>,
+    /// Where the shard service listens, in order of preference; connections of every provider share the registered memory.
+    pub fabric: Vec<ListenAt>,
     /// Its disks.
     pub targets: Vec<TargetConfig>,
-    /// Registered memory, divided among the providers: three quarters for staging slots, the rest for reads.
+    /// Registered memory: three quarters for staging slots, the rest for reads.
     pub staging_bytes: usize,
     /// Staging slots for each peer, while there is memory; a peer gets fewer rather than none.
     pub slots_per_peer: u16,

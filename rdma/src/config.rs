@@ -2,6 +2,7 @@
 
 use crate::{ClusterKey, Provider};
 use std::time::Duration;
+use tenfour_types::Scaled;
 
 /// Longest message of one SEND, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 10;
@@ -23,8 +24,9 @@ pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// How to open a [`crate::Domain`].
 #[derive(Clone, Debug)]
 pub struct DomainConfig {
-    /// What carries the operations.
-    pub provider: Provider,
+    /// What carries its connections: each is made with the provider of its endpoint, and all of them use the one pool. At
+    /// least one.
+    pub providers: Vec<Provider>,
     /// For log lines and the name of the memory in `/proc`.
     pub name: String,
     /// What peers must prove to have.
@@ -36,13 +38,24 @@ pub struct DomainConfig {
 }
 
 impl DomainConfig {
-    /// A configuration with default tunables.
+    /// For one provider, with default tunables.
     pub fn new(provider: Provider, name: &str, cluster_key: ClusterKey, pool_bytes: usize) -> Self {
-        Self { provider, name: name.to_owned(), cluster_key, pool_bytes, tunables: Tunables::default() }
+        Self::carrying(vec![provider], name, cluster_key, pool_bytes)
+    }
+
+    /// For several providers, with default tunables.
+    pub fn carrying(
+        providers: Vec<Provider>,
+        name: &str,
+        cluster_key: ClusterKey,
+        pool_bytes: usize,
+    ) -> Self {
+        Self { providers, name: name.to_owned(), cluster_key, pool_bytes, tunables: Tunables::default() }
     }
 }
 
-/// Times of a domain.
+/// Times of a domain, as on an ordinary machine: all but `spin` are multiplied by the process's [`tenfour_types::TimeScale`] when
+/// the domain is opened.
 #[derive(Clone, Debug)]
 pub struct Tunables {
     /// An operation that its peer has not executed after so long fails with `RetryExceeded`. Default 10 s.
@@ -51,9 +64,19 @@ pub struct Tunables {
     pub receiver_not_ready_timer: Duration,
     /// How many such waits end in `ReceiverNotReady`. Default 20.
     pub receiver_not_ready_retries: u32,
-    /// `shm` only: poll so long before sleeping. Trades a whole core for latency; worth it between two busy processes
+    /// `shm` and `verbs`: poll so long before sleeping. Trades a whole core for latency; worth it between two busy processes
     /// that have a core each; on a core that they share, every step takes that much longer. Default zero.
     pub spin: Duration,
+}
+
+impl Tunables {
+    pub(crate) fn scaled(self) -> Self {
+        Self {
+            operation_timeout: self.operation_timeout.scaled(),
+            receiver_not_ready_timer: self.receiver_not_ready_timer.scaled(),
+            ..self
+        }
+    }
 }
 
 impl Default for Tunables {
@@ -72,7 +95,7 @@ impl Default for Tunables {
 pub struct ConnectOptions {
     /// Told to the acceptor before it decides, at most [`PRIVATE_DATA_BYTES_MAX`] bytes.
     pub private_data: Vec<u8>,
-    /// The connection stands after so long, or fails.
+    /// The connection stands after so long, or fails; multiplied by the process's [`tenfour_types::TimeScale`].
     pub deadline: Duration,
 }
 

@@ -1,4 +1,8 @@
-//! A domain: one device, one registered pool, the connections made with it, and the clock that watches them.
+//! A domain: one registered pool, the providers that carry its connections, and the clock that watches these.
+//!
+//! Memory of the pool can go over any of the connections, whichever provider carries each: a fan-out may go to some peers through
+//! shared memory and to others over TCP. What peers of one domain can see of its pool is told in `shm`: whoever must not is
+//! given a domain of its own.
 
 use crate::config::{CONNECTIONS_MAX, ConnectOptions, DomainConfig, PRIVATE_DATA_BYTES_MAX};
 use crate::connection::{Link, WeakLink};
@@ -6,6 +10,8 @@ use crate::engine::QueuePair;
 use crate::handshake::{Session, initiate_session};
 use crate::memory::Pool;
 use crate::setup::{Kind, Setup};
+#[cfg(feature = "verbs")]
+use crate::verbs;
 use crate::{
     ConnectError, Connection, ConnectionError, Endpoint, ListenError, Listener, OpenError, OperationError,
     Provider, shm, tcp,
@@ -15,6 +21,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -31,6 +38,9 @@ pub struct Domain {
 
 struct Shared {
     config: DomainConfig,
+    /// Before the pool, whose registrations they hold.
+    #[cfg(feature = "verbs")]
+    devices: Option<Arc<verbs::Devices>>,
     pool: Pool,
     links: Mutex<Links>,
 }
@@ -45,10 +55,21 @@ struct Links {
 
 impl Domain {
     /// Registers the pool. Neither listens nor connects, and needs no runtime.
-    pub fn open(config: DomainConfig) -> Result<Domain, OpenError> {
+    pub fn open(mut config: DomainConfig) -> Result<Domain, OpenError> {
+        if config.providers.is_empty() {
+            return Err(OpenError::NoProvider);
+        }
+        config.providers.iter().try_for_each(|provider| provider.available())?;
+        config.tunables = config.tunables.scaled();
         let pool = Pool::create(&format!("tenfour-{}", config.name), config.pool_bytes)
             .map_err(|source| OpenError::Memory { bytes: config.pool_bytes, source })?;
-        let shared = Arc::new(Shared { config, pool, links: Mutex::default() });
+        let shared = Arc::new(Shared {
+            #[cfg(feature = "verbs")]
+            devices: devices(&config, &pool)?,
+            config,
+            pool,
+            links: Mutex::default(),
+        });
         let weak = Arc::downgrade(&shared);
         shared.pool.on_shortage(move || {
             let shared = weak.upgrade();
@@ -60,14 +81,32 @@ impl Domain {
         Ok(Self { shared })
     }
 
+    /// As [`Domain::open`]; when that fails, without the providers that are `optional`, which is logged.
+    pub fn open_without(config: DomainConfig, optional: &[Provider]) -> Result<Domain, OpenError> {
+        let mut rest = config.clone();
+        rest.providers.retain(|provider| !optional.contains(provider));
+        match Self::open(config) {
+            Err(error) if !rest.providers.is_empty() => {
+                tracing::warn!(%error, without = ?optional, "the fabric goes on without a provider");
+                Self::open(rest)
+            }
+            opened => opened,
+        }
+    }
+
     /// The registered memory of this domain.
     pub fn pool(&self) -> &Pool {
         &self.shared.pool
     }
 
-    /// What carries its operations.
-    pub fn provider(&self) -> Provider {
-        self.shared.config.provider
+    /// What carries its connections.
+    pub fn providers(&self) -> &[Provider] {
+        &self.shared.config.providers
+    }
+
+    /// Whether it can listen at, and connect to, endpoints of this provider.
+    pub fn carries(&self, provider: Provider) -> bool {
+        self.providers().contains(&provider)
     }
 
     /// Accepts connections there.
@@ -80,14 +119,18 @@ impl Domain {
         if options.private_data.len() > PRIVATE_DATA_BYTES_MAX {
             return Err(ConnectError::PrivateDataTooLong);
         }
-        let (domain, endpoint) = (self.provider(), to.provider());
-        let connected = timeout(options.deadline, async {
-            match (domain, to) {
-                (Provider::Shm, Endpoint::Shm(path)) => shm::connect(self, path, options.private_data).await,
-                (Provider::Tcp, Endpoint::Tcp(address)) => {
-                    tcp::connect(self, *address, options.private_data).await
-                }
-                _ => Err(ConnectError::WrongProvider { domain, endpoint }),
+        if !self.carries(to.provider()) {
+            return Err(ConnectError::WrongProvider { endpoint: to.provider() });
+        }
+        let connected = timeout(options.deadline.scaled(), async {
+            match to {
+                Endpoint::Shm(path) => shm::connect(self, path, options.private_data).await,
+                Endpoint::Tcp(address) => tcp::connect(self, *address, options.private_data).await,
+                #[cfg(feature = "verbs")]
+                Endpoint::Verbs(address) => verbs::connect(self, *address, options.private_data).await,
+                // No domain carries what its build lacks.
+                #[cfg(not(feature = "verbs"))]
+                Endpoint::Verbs(_) => Err(ConnectError::WrongProvider { endpoint: to.provider() }),
             }
         });
         connected.await.map_err(|_| ConnectError::Timeout)?
@@ -104,14 +147,15 @@ impl Domain {
         Ok(initiate_session(stream, &self.config().cluster_key, b"fabric").await?)
     }
 
+    /// The RDMA devices of a domain that uses them.
+    #[cfg(feature = "verbs")]
+    pub(crate) fn devices(&self) -> std::io::Result<&verbs::Devices> {
+        self.shared.devices.as_deref().ok_or_else(|| std::io::ErrorKind::Unsupported.into())
+    }
+
     /// Our words of a set-up.
-    pub(crate) fn setup(&self, kind: Kind, private_data: Vec<u8>) -> Setup {
-        Setup {
-            kind,
-            provider: self.provider(),
-            private_data,
-            pool_bytes: self.pool().capacity_bytes() as u64,
-        }
+    pub(crate) fn setup(&self, kind: Kind, provider: Provider, private_data: Vec<u8>) -> Setup {
+        Setup { kind, provider, private_data, pool_bytes: self.pool().capacity_bytes() as u64 }
     }
 
     /// A place among the connections of this domain; it goes back when it is dropped unused.
@@ -127,11 +171,29 @@ impl Domain {
         Ok(Place { domain: self.clone() })
     }
 
+    /// The engine of a new connection, before its peer's words are known.
+    pub(crate) fn blank_queue_pair(&self) -> QueuePair {
+        let id = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
+        QueuePair::new(id, self.pool().clone(), self.config().tunables.clone())
+    }
+
     /// The engine of a new connection.
     pub(crate) fn queue_pair(&self, peer_private_data: Vec<u8>) -> QueuePair {
-        let id = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
-        QueuePair::new(id, self.pool().clone(), self.config().tunables.clone(), peer_private_data)
+        let pair = self.blank_queue_pair();
+        // A blank one has none yet.
+        let _ = pair.peer_private_data.set(peer_private_data);
+        pair
     }
+}
+
+/// Registers the pool with the machine's device.
+#[cfg(feature = "verbs")]
+fn devices(config: &DomainConfig, pool: &Pool) -> Result<Option<Arc<verbs::Devices>>, OpenError> {
+    if !config.providers.contains(&Provider::Verbs) {
+        return Ok(None);
+    }
+    let devices = verbs::Devices::open(pool, config.tunables.spin);
+    devices.map(Some).map_err(|source| OpenError::Device { bytes: config.pool_bytes, source })
 }
 
 /// See [`Domain::reserve_connection`].
@@ -190,6 +252,6 @@ async fn watch(shared: Weak<Shared>, every: Duration) {
 
 impl fmt::Debug for Domain {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Domain({}, {}, {:?})", self.shared.config.name, self.provider(), self.pool())
+        write!(out, "Domain({}, {:?}, {:?})", self.shared.config.name, self.providers(), self.pool())
     }
 }

@@ -5,6 +5,8 @@ use crate::config::{HANDSHAKE_DEADLINE, INCOMING_MAX, PRIVATE_DATA_BYTES_MAX};
 use crate::domain::Domain;
 use crate::handshake::{Session, accept_session};
 use crate::setup::{Kind, Setup};
+#[cfg(feature = "verbs")]
+use crate::verbs;
 use crate::{
     AcceptError, ConnectError, Connection, Endpoint, HandshakeError, ListenError, Provider, shm, tcp,
 };
@@ -13,6 +15,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -34,18 +37,25 @@ impl Listener {
             io::ErrorKind::AddrInUse => ListenError::InUse { endpoint: at.to_string() },
             _ => ListenError::Io { endpoint: at.to_string(), source },
         };
-        let socket = match (domain.provider(), at) {
-            (Provider::Shm, Endpoint::Shm(path)) => {
-                Socket::Shm(shm::bind(path).map_err(failed)?, path.clone())
+        if !domain.carries(at.provider()) {
+            return Err(ListenError::WrongProvider { endpoint: at.provider() });
+        }
+        let socket = match at {
+            Endpoint::Shm(path) => Socket::Shm(shm::bind(path).map_err(failed)?, path.clone()),
+            Endpoint::Tcp(address) => Socket::Tcp(TcpListener::bind(address).await.map_err(failed)?),
+            #[cfg(feature = "verbs")]
+            Endpoint::Verbs(address) => {
+                Socket::Verbs(verbs::VerbsListener::bind(&domain, *address, INCOMING_MAX).map_err(failed)?)
             }
-            (Provider::Tcp, Endpoint::Tcp(address)) => {
-                Socket::Tcp(TcpListener::bind(address).await.map_err(failed)?)
-            }
-            (domain, at) => return Err(ListenError::WrongProvider { domain, endpoint: at.provider() }),
+            // No domain carries what its build lacks.
+            #[cfg(not(feature = "verbs"))]
+            Endpoint::Verbs(_) => return Err(ListenError::WrongProvider { endpoint: at.provider() }),
         };
         let endpoint = match &socket {
             Socket::Tcp(listener) => Endpoint::Tcp(listener.local_addr().map_err(failed)?),
             Socket::Shm(..) => at.clone(),
+            #[cfg(feature = "verbs")]
+            Socket::Verbs(listener) => Endpoint::Verbs(listener.local_address()),
         };
         let (deliver, incoming) = mpsc::channel(INCOMING_MAX);
         let task = tokio::spawn(accept_all(domain, socket, deliver));
@@ -78,6 +88,8 @@ impl fmt::Debug for Listener {
 enum Socket {
     Shm(UnixListener, PathBuf),
     Tcp(TcpListener),
+    #[cfg(feature = "verbs")]
+    Verbs(verbs::VerbsListener),
 }
 
 impl Drop for Socket {
@@ -92,6 +104,19 @@ impl Drop for Socket {
 enum Stream {
     Shm(UnixStream),
     Tcp(TcpStream),
+    #[cfg(feature = "verbs")]
+    Verbs(verbs::Request),
+}
+
+impl Stream {
+    fn provider(&self) -> Provider {
+        match self {
+            Self::Shm(_) => Provider::Shm,
+            Self::Tcp(_) => Provider::Tcp,
+            #[cfg(feature = "verbs")]
+            Self::Verbs(_) => Provider::Verbs,
+        }
+    }
 }
 
 async fn accept_all(domain: Domain, socket: Socket, deliver: mpsc::Sender<Incoming>) {
@@ -101,6 +126,8 @@ async fn accept_all(domain: Domain, socket: Socket, deliver: mpsc::Sender<Incomi
         let accepted = match &socket {
             Socket::Shm(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Shm(stream)),
             Socket::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            #[cfg(feature = "verbs")]
+            Socket::Verbs(listener) => listener.accept().await.map(Stream::Verbs),
         };
         let stream = match accepted {
             Ok(stream) => stream,
@@ -112,7 +139,7 @@ async fn accept_all(domain: Domain, socket: Socket, deliver: mpsc::Sender<Incomi
         };
         let (domain, deliver) = (domain.clone(), deliver.clone());
         tokio::spawn(async move {
-            match timeout(HANDSHAKE_DEADLINE, greet(domain, stream)).await {
+            match timeout(HANDSHAKE_DEADLINE.scaled(), greet(domain, stream)).await {
                 Ok(Ok(incoming)) => drop(deliver.send(incoming).await),
                 Ok(Err(error)) => tracing::warn!(%error, "refused a fabric connection"),
                 Err(_) => tracing::warn!("a fabric connection did not prove the key in time"),
@@ -125,6 +152,7 @@ async fn accept_all(domain: Domain, socket: Socket, deliver: mpsc::Sender<Incomi
 /// The handshake, and what the initiator asks for.
 async fn greet(domain: Domain, stream: Stream) -> Result<Incoming, ConnectError> {
     let key = domain.config().cluster_key.clone();
+    let provider = stream.provider();
     let (session, request, stream) = match stream {
         Stream::Tcp(mut stream) => {
             tcp::prepare(&stream)?;
@@ -137,11 +165,16 @@ async fn greet(domain: Domain, stream: Stream) -> Result<Incoming, ConnectError>
             let (request, exports) = shm::read_request(&stream, &session.key).await?;
             (session, request, Proved::Shm(stream, exports))
         }
+        #[cfg(feature = "verbs")]
+        Stream::Verbs(request) => {
+            let (session, request, fresh) = verbs::greet(&domain, request, &key).await?;
+            (session, request, Proved::Verbs(fresh))
+        }
     };
     if session.peer_hello != b"fabric" {
         return Err(HandshakeError::Protocol.into());
     }
-    if request.kind != Kind::Request || request.provider != domain.provider() {
+    if request.kind != Kind::Request || request.provider != provider {
         return Err(ConnectError::Setup("not a request for this provider"));
     }
     Ok(Incoming { domain, session, request, stream })
@@ -150,6 +183,8 @@ async fn greet(domain: Domain, stream: Stream) -> Result<Incoming, ConnectError>
 enum Proved {
     Shm(UnixStream, shm::Exports),
     Tcp(TcpStream),
+    #[cfg(feature = "verbs")]
+    Verbs(verbs::Fresh),
 }
 
 /// A peer that proved the key and waits for an answer. Dropping it hangs up.
@@ -161,6 +196,11 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// What would carry the connection.
+    pub fn provider(&self) -> Provider {
+        self.request.provider
+    }
+
     /// What the peer sent along.
     pub fn private_data(&self) -> &[u8] {
         &self.request.private_data
@@ -172,13 +212,17 @@ impl Incoming {
             return Err(ConnectError::PrivateDataTooLong);
         }
         let Self { domain, session, request, stream } = self;
-        let accepted = timeout(HANDSHAKE_DEADLINE, async move {
+        let accepted = timeout(HANDSHAKE_DEADLINE.scaled(), async move {
             match stream {
                 Proved::Tcp(stream) => {
                     tcp::accept(&domain, stream, &session.key, request, private_data).await
                 }
                 Proved::Shm(stream, exports) => {
                     shm::accept(&domain, stream, exports, &session.key, request, private_data).await
+                }
+                #[cfg(feature = "verbs")]
+                Proved::Verbs(fresh) => {
+                    verbs::accept(&domain, fresh, &session.key, request, private_data).await
                 }
             }
         });
@@ -187,11 +231,13 @@ impl Incoming {
 
     /// Says no.
     pub async fn reject(self) {
-        let setup = self.domain.setup(Kind::Reject, Vec::new());
-        let told = timeout(HANDSHAKE_DEADLINE, async move {
+        let setup = self.domain.setup(Kind::Reject, self.provider(), Vec::new());
+        let told = timeout(HANDSHAKE_DEADLINE.scaled(), async move {
             match self.stream {
                 Proved::Tcp(mut stream) => tcp::write_setup(&mut stream, &setup, &self.session.key).await,
                 Proved::Shm(stream, _) => shm::write_reject(&stream, &setup, &self.session.key).await,
+                #[cfg(feature = "verbs")]
+                Proved::Verbs(mut fresh) => verbs::write_setup(&mut fresh, &setup, &self.session.key).await,
             }
         });
         if let Ok(Err(error)) = told.await {

@@ -2,9 +2,10 @@
 
 use super::compare::{Content, List, Stored};
 use super::{Amount, DemoArguments};
+use crate::addresses::free_addresses;
 use crate::admin::{Widths, all_stripes, silent_gateway, widths};
 use crate::cluster::LocalCluster;
-use crate::layout::{Wishes, free_addresses};
+use crate::layout::Wishes;
 use crate::units::ByteSize;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,7 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tenfour_client::{Body, Pattern, S3};
 use tenfour_gateway::Gateway;
-use tenfour_types::StripeId;
+use tenfour_types::{Scaled, StripeId, TimeScale};
 use tokio::process::Command;
 
 /// Nodes that die: as many as 10+4 survives.
@@ -79,13 +80,14 @@ impl<'a> Story<'a> {
             gateways: 1,
             region: None,
             fabric: arguments.fabric.clone(),
+            etag: "md5".to_owned(),
             credentials: None,
             segment: ByteSize::mib(32),
         };
         let address: SocketAddr = wishes.s3;
         println!("starting 3 metadata, 14 node and 1 gateway processes …");
         let cluster = LocalCluster::start(&folder.join("cluster"), wishes, false).await?;
-        let gateway = silent_gateway(&cluster.layout.cluster_section(), &arguments.fabric).await?;
+        let gateway = silent_gateway(&cluster.layout.cluster_section(), arguments.fabric.fabric).await?;
         let keys = cluster.credentials().clone();
         let list = List {
             endpoint: format!("http://{address}"),
@@ -107,7 +109,7 @@ impl<'a> Story<'a> {
     }
 
     async fn play(&mut self, arguments: &DemoArguments) -> Result<()> {
-        self.cluster.wait_for_full_width(PATIENCE).await?;
+        self.cluster.wait_for_full_width(PATIENCE.scaled()).await?;
         self.list.client()?.create_bucket().await?;
         let amount = Amount::of(arguments);
         let objects = if arguments.files.is_empty() {
@@ -129,11 +131,11 @@ impl<'a> Story<'a> {
         for victim in victims {
             if let Some(node) = self.cluster.nodes.get(victim) {
                 node.start().await;
-                node.ready(PATIENCE).await?;
+                node.ready(PATIENCE.scaled()).await?;
             }
         }
         let began = Instant::now();
-        let wide = self.cluster.wait_for_full_width(PATIENCE).await;
+        let wide = self.cluster.wait_for_full_width(PATIENCE.scaled()).await;
         self.line(
             "the nodes return, all placement groups at full width",
             wide.is_ok(),
@@ -199,7 +201,7 @@ impl<'a> Story<'a> {
 
     /// Waits until the nodes that returned answer this process as well.
     async fn wait_for_nodes(&self) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + PATIENCE.scaled();
         while self.gateway.connected_nodes() < self.cluster.nodes.len() && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -238,6 +240,7 @@ impl<'a> Story<'a> {
             .arg("demo-compare")
             .arg("--list")
             .arg(&path)
+            .args(["--timeout-scale", &TimeScale::of_process().to_string()])
             .output()
             .await?;
         bar.finish_and_clear();

@@ -2,28 +2,45 @@
 
 use super::{ProcessArguments, announce_ready, asked_to_end};
 use crate::config::{self, GatewayFile};
+use crate::counters::{self, Door};
 use anyhow::{Context, Result, bail};
 use std::sync::Arc;
 use std::time::Duration;
 use tenfour_erasure::Codec;
 use tenfour_gateway::http::{HttpConfig, Server, SigV2};
-use tenfour_gateway::{Gateway, GatewayConfig};
-use tenfour_rdma::Provider;
+use tenfour_gateway::{EtagKind, Gateway, GatewayConfig};
 
 /// Serves until it is asked to end.
 pub async fn run(arguments: ProcessArguments) -> Result<()> {
     let file: GatewayFile = config::read(&arguments.config)?;
+    file.cluster.timeout_scale.set_for_process();
     let gateway = Gateway::start(gateway_config(&file)?).await.context("the gateway cannot start")?;
     let server = Server::bind(gateway.clone(), http_config(&file)?).await?;
+    let door = file.counters.as_deref().map(Door::open).transpose()?;
     announce_ready();
     let asked_to_end = async {
-        if let Err(error) = asked_to_end(arguments.end_with_stdin).await {
-            tracing::error!(%error, "signals cannot be waited for");
+        tokio::select! {
+            asked = asked_to_end(arguments.end_with_stdin) => {
+                if let Err(error) = asked {
+                    tracing::error!(%error, "signals cannot be waited for");
+                }
+            }
+            () = counters::log(&gateway) => {}
+            () = answer(door.as_ref(), &gateway) => {}
         }
     };
     server.run(asked_to_end).await;
+    drop(door);
     gateway.shutdown().await;
     Ok(())
+}
+
+/// Shows the counters to whoever asks, where that is wanted.
+async fn answer(door: Option<&Door>, gateway: &Gateway) {
+    match door {
+        Some(door) => door.serve(gateway).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {
@@ -32,7 +49,8 @@ fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {
         name: file.name.clone().unwrap_or_else(|| format!("{host}:{}", file.listen.port())),
         pool_bytes: file.pool.as_usize(),
         codec: codec(&file.codec)?,
-        provider: provider(&file.fabric)?,
+        etag: etag(&file.etag)?,
+        fabric: file.fabric.parse()?,
         node_down_after: Duration::from_millis(file.node_down_after_ms),
         ..GatewayConfig::new(
             file.cluster.cluster_id()?,
@@ -57,12 +75,12 @@ fn http_config(file: &GatewayFile) -> Result<HttpConfig> {
     })
 }
 
-/// The provider of that name.
-pub fn provider(name: &str) -> Result<Provider> {
+/// What ETags are, by that name.
+pub fn etag(name: &str) -> Result<EtagKind> {
     match name {
-        "shm" => Ok(Provider::Shm),
-        "tcp" => Ok(Provider::Tcp),
-        other => bail!("fabric = {other:?}: this build knows shm and tcp"),
+        "md5" => Ok(EtagKind::Md5),
+        "fast" => Ok(EtagKind::Fast),
+        other => bail!("etag = {other:?}: it is md5 (what clients expect) or fast"),
     }
 }
 

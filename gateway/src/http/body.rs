@@ -19,6 +19,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tenfour_erasure::Md5;
+use tenfour_types::Scaled;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
@@ -85,10 +87,11 @@ impl CheckedBody {
             body,
             left: limits.most,
             wanted: Some((limits.room.clone(), memory_bytes)),
-            until: Instant::now() + BODY_WITHIN,
+            until: Instant::now() + BODY_WITHIN.scaled(),
             slot: slot.clone(),
             expected,
             hashers,
+            md5: Md5::new(),
             pace: Pace::default(),
             done: false,
         };
@@ -106,6 +109,7 @@ struct State<B> {
     slot: Arc<Slot>,
     expected: Expected,
     hashers: Option<Hashers>,
+    md5: Md5,
     pace: Pace,
     done: bool,
 }
@@ -137,7 +141,7 @@ where
         if let Some((room, bytes)) = self.wanted.take() {
             let memory = room.take(bytes).await.ok_or(BodyError::NoRoom)?;
             let _ = self.slot.memory.set(memory);
-            self.until = Instant::now() + BODY_WITHIN;
+            self.until = Instant::now() + BODY_WITHIN.scaled();
         }
         loop {
             let body = &mut self.body;
@@ -154,6 +158,9 @@ where
             self.left = left.ok_or_else(|| SourceError::Malformed("the request body is too long".into()))?;
             if let Some(hashers) = &mut self.hashers {
                 hashers.update(&data);
+                if self.expected.md5.is_some() {
+                    self.md5.update(&data);
+                }
             }
             return Ok(Some(data));
         }
@@ -161,8 +168,8 @@ where
 
     fn verify(&mut self) -> Result<(), SourceError> {
         let Some(hashers) = self.hashers.take() else { return Ok(()) };
-        let (etag, checksums) = hashers.finish();
-        if self.expected.md5.is_some_and(|md5| md5 != etag.md5) {
+        let checksums = hashers.finish();
+        if self.expected.md5.is_some_and(|md5| md5 != self.md5.clone().finish()) {
             return Err(SourceError::Md5Mismatch);
         }
         match &self.expected.checksum {

@@ -12,10 +12,11 @@ use super::conditions::{Conditions, Verdict};
 use super::requester::Wants;
 use super::{Backend, OpError};
 use crate::transfer::{
-    Destination, ReadError, Sink, Source, SourceError, Stored, Summary, Wanted, WriteError,
+    Destination, Digested, ReadError, Sink, Source, SourceError, Stored, Summary, Wanted, WriteError,
 };
 use bytes::Bytes;
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tenfour_types::limits::{PUT_BYTES_MAX, STRIPE_DATA_BYTES_MAX};
 use tenfour_types::{ChecksumKind, Manifest, ObjectKey};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -59,7 +60,7 @@ impl Copies {
     /// As many as pipelines with so much memory can do at once.
     pub fn new(memory_bytes: usize) -> Self {
         let at_once = (memory_bytes / COPY_MEMORY_BYTES).clamp(1, COPIES_MAX);
-        Self { free: Semaphore::new(at_once), wait: COPY_WAIT }
+        Self { free: Semaphore::new(at_once), wait: COPY_WAIT.scaled() }
     }
 
     async fn turn(&self) -> Result<SemaphorePermit<'_>, OpError> {
@@ -105,7 +106,10 @@ where
     let mut source = Relay::new(reading.body, end - first, target.kept);
     source.gather(STRIPE_DATA_BYTES_MAX).await?;
     match backend.put(wants, target.destination, &mut source).await {
-        Ok(stored) => Ok(stored),
+        Ok(mut stored) => {
+            stored.transports.extend(reading.transports);
+            Ok(stored)
+        }
         Err(WriteError::Source(error)) => {
             Err(source.failure.map_or(WriteError::Source(error).into(), OpError::Read))
         }
@@ -168,13 +172,12 @@ impl<S: Sink> Source for Relay<S> {
         Ok(filled.len())
     }
 
-    async fn finish(&mut self) -> Result<Summary, SourceError> {
+    async fn finish(&mut self, digested: Digested) -> Result<Summary, SourceError> {
         if self.passed != self.size {
             return Err(SourceError::Truncated);
         }
         let hashers = self.hashers.take().ok_or_else(|| SourceError::Malformed("finished twice".into()))?;
-        let (etag, checksums) = hashers.finish();
-        Ok(Summary { etag, checksums })
+        Ok(Summary { etag: digested.etag, checksums: hashers.finish() })
     }
 }
 
@@ -194,7 +197,10 @@ mod tests {
         let (mut all, mut buffer) = (Vec::new(), [0; 3]);
         loop {
             match relay.read(&mut buffer).await? {
-                0 => return relay.finish().await.map(|_| all),
+                0 => {
+                    let etag = tenfour_types::ETag { md5: [0; 16], parts: None };
+                    return relay.finish(Digested { etag, md5: None }).await.map(|_| all);
+                }
                 read => all.extend_from_slice(&buffer[..read]),
             }
         }

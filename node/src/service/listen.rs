@@ -7,7 +7,9 @@ use crate::config::NodeConfig;
 use crate::target::fetch_buffer_bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tenfour_rdma::{AcceptError, Domain, DomainConfig, Endpoint, Incoming, Listener, MESSAGE_BYTES_MAX};
+use tenfour_rdma::{
+    AcceptError, Domain, DomainConfig, Endpoint, Incoming, ListenAt, Listener, MESSAGE_BYTES_MAX,
+};
 
 use tenfour_types::limits::SHARD_BYTES_MAX;
 use tenfour_types::record::RECORD_BYTES_MAX;
@@ -18,7 +20,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 /// Connections of one endpoint at once.
 const CONNECTIONS_MAX: usize = 512;
-/// The least registered memory of a provider: a slot, and a fetch of the largest shard.
+/// The least registered memory: a slot, and a fetch of the largest shard.
 pub const STAGING_BYTES_MIN: usize = 4 * (RECORD_BYTES_MAX + fetch_buffer_bytes(SHARD_BYTES_MAX));
 
 /// Refuses what cannot work.
@@ -26,15 +28,14 @@ pub(crate) fn check(config: &NodeConfig) -> Result<(), StartError> {
     let mut ids: Vec<_> = config.targets.iter().map(|target| target.id).collect();
     ids.sort_unstable();
     ids.dedup();
-    let providers = providers(config).len();
     if ids.len() != config.targets.len() {
         return Err(StartError::Config("a target id is named twice"));
     }
-    if providers == 0 {
+    if config.fabric.is_empty() {
         return Err(StartError::Config("no fabric endpoint is configured"));
     }
-    if config.staging_bytes / providers < STAGING_BYTES_MIN {
-        return Err(StartError::Config("the staging memory is too small: 16 MiB for each provider, or more"));
+    if config.staging_bytes < STAGING_BYTES_MIN {
+        return Err(StartError::Config("the staging memory is too small: 16 MiB or more"));
     }
     if config.slots_per_peer == 0 {
         return Err(StartError::Config("a peer needs at least one staging slot"));
@@ -58,7 +59,7 @@ fn slots_message_bytes(slots: u16) -> usize {
 
 fn providers(config: &NodeConfig) -> Vec<tenfour_rdma::Provider> {
     let mut providers = Vec::new();
-    for provider in config.fabric.iter().map(Endpoint::provider) {
+    for provider in config.fabric.iter().map(|at| at.endpoint.provider()) {
         if !providers.contains(&provider) {
             providers.push(provider);
         }
@@ -66,7 +67,14 @@ fn providers(config: &NodeConfig) -> Vec<tenfour_rdma::Provider> {
     providers
 }
 
-/// The memory of one provider and how much of it staging slots may still take.
+/// Those that need not be had: of no endpoint that is required.
+fn optional(config: &NodeConfig) -> Vec<tenfour_rdma::Provider> {
+    let is_required =
+        |provider| config.fabric.iter().any(|at| at.required && at.endpoint.provider() == provider);
+    providers(config).into_iter().filter(|provider| !is_required(*provider)).collect()
+}
+
+/// The registered memory, and how much of it staging slots may still take.
 #[derive(Clone)]
 pub(super) struct Staging {
     pub(super) domain: Domain,
@@ -111,25 +119,28 @@ pub(crate) struct Listening {
 
 impl Listening {
     pub(crate) async fn start(config: &NodeConfig, inner: &Arc<Inner>) -> Result<Self, StartError> {
-        let providers = providers(config);
-        let pool_bytes = config.staging_bytes / providers.len().max(1);
+        let name = format!("node-{}", config.node.0);
+        let key = config.cluster_key.clone();
+        let mut settings = DomainConfig::carrying(providers(config), &name, key, config.staging_bytes);
+        settings.tunables = config.tunables.clone();
+        let staging = Staging::new(Domain::open_without(settings, &optional(config))?);
         let (stop, stopped) = watch::channel(false);
         let mut listening = Self { endpoints: Vec::new(), tasks: Vec::new(), stop };
-        for provider in providers {
-            let name = format!("node-{}", config.node.0);
-            let mut settings = DomainConfig::new(provider, &name, config.cluster_key.clone(), pool_bytes);
-            settings.tunables = config.tunables.clone();
-            let staging = Staging::new(Domain::open(settings)?);
-            for endpoint in config.fabric.iter().filter(|endpoint| endpoint.provider() == provider) {
-                let listener = staging
-                    .domain
-                    .listen(endpoint)
-                    .await
-                    .map_err(|source| StartError::Listen { endpoint: endpoint.clone(), source })?;
-                listening.endpoints.push(listener.local_endpoint());
-                let accepting = accept_all(Arc::clone(inner), staging.clone(), listener, stopped.clone());
-                listening.tasks.push(tokio::spawn(accepting));
-            }
+        for ListenAt { endpoint, required } in &config.fabric {
+            let listener = match staging.domain.listen(endpoint).await {
+                Ok(listener) => listener,
+                Err(error) if !required => {
+                    tracing::info!(%endpoint, %error, "not listened at");
+                    continue;
+                }
+                Err(source) => return Err(StartError::Listen { endpoint: endpoint.clone(), source }),
+            };
+            listening.endpoints.push(listener.local_endpoint());
+            let accepting = accept_all(Arc::clone(inner), staging.clone(), listener, stopped.clone());
+            listening.tasks.push(tokio::spawn(accepting));
+        }
+        if listening.endpoints.is_empty() {
+            return Err(StartError::Config("none of the fabric's endpoints can be listened at"));
         }
         Ok(listening)
     }

@@ -20,13 +20,14 @@ use crate::domain::Domain;
 use crate::engine::send_queue::{Done, Operation};
 use crate::engine::{Ended, QueuePair};
 use crate::setup::{Kind, Role, SETUP_BYTES, Setup};
-use crate::{ClusterKey, ConnectError, Connection, ConnectionError, OperationError};
+use crate::{ClusterKey, ConnectError, Connection, ConnectionError, OperationError, Provider};
 use frame::Frame;
 use rustix::net::sockopt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use writer::{Outbox, Payload};
@@ -36,7 +37,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// So many unanswered probes end the connection.
 const KEEP_ALIVE_PROBES: u32 = 3;
 /// Sent bytes that are not acknowledged by the peer's kernel for so long end the connection.
-const USER_TIMEOUT_MS: u32 = 10_000;
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One end of a connection over TCP.
 pub(crate) struct TcpLink {
@@ -111,10 +112,11 @@ fn request(sequence: u64, operation: &Operation) -> (Frame, Payload) {
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE)?;
-    sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE)?;
+    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE.scaled())?;
+    sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE.scaled())?;
     sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_PROBES)?;
-    sockopt::set_tcp_user_timeout(stream, USER_TIMEOUT_MS)?;
+    let user_timeout_ms = u32::try_from(USER_TIMEOUT.scaled().as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(stream, user_timeout_ms)?;
     Ok(())
 }
 
@@ -127,7 +129,7 @@ pub(crate) async fn connect(
     let mut stream = TcpStream::connect(address).await?;
     prepare(&stream)?;
     let session = domain.prove(&mut stream).await?;
-    let request = domain.setup(Kind::Request, private_data);
+    let request = domain.setup(Kind::Request, Provider::Tcp, private_data);
     let request = request.encode(&session.key, Role::Initiator).ok_or(ConnectError::PrivateDataTooLong)?;
     stream.write_all(&request).await?;
     let answer = read_setup(&mut stream, &session.key, Role::Acceptor).await?;
@@ -152,11 +154,11 @@ pub(crate) async fn accept(
     let place = match domain.reserve_connection() {
         Ok(place) => place,
         Err(error) => {
-            write_setup(&mut stream, &domain.setup(Kind::Reject, Vec::new()), key).await?;
+            write_setup(&mut stream, &domain.setup(Kind::Reject, Provider::Tcp, Vec::new()), key).await?;
             return Err(error);
         }
     };
-    write_setup(&mut stream, &domain.setup(Kind::Accept, private_data), key).await?;
+    write_setup(&mut stream, &domain.setup(Kind::Accept, Provider::Tcp, private_data), key).await?;
     let link = TcpLink::start(domain.queue_pair(request.private_data), stream);
     Ok(place.fill(Link::Tcp(link)))
 }

@@ -21,6 +21,7 @@ use s3s::dto::{
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 use std::time::Duration;
 use tenfour_metadata::api::UploadView;
+use tenfour_types::Scaled;
 use tenfour_types::{ChecksumKind, Manifest, ObjectKey, UploadId};
 
 /// A completion that takes longer than this is answered at once with a body that is kept alive until it is done; its error,
@@ -64,7 +65,7 @@ impl<B: Backend> Front<B> {
         let stored = self.backend.put(&wants, Destination::Part { key, upload, number }, &mut source).await;
         let stored = stored.map_err(|error| write_error(error, has_signed_chunks))?;
         let sums = Sums::new(&stored.summary.checksums);
-        Ok(S3Response::new(UploadPartOutput {
+        let output = UploadPartOutput {
             e_tag: Some(etag(stored.summary.etag)),
             checksum_crc32: sums.crc32,
             checksum_crc32c: sums.crc32c,
@@ -72,7 +73,8 @@ impl<B: Backend> Front<B> {
             checksum_sha1: sums.sha1,
             checksum_sha256: sums.sha256,
             ..UploadPartOutput::default()
-        }))
+        };
+        Ok(S3Response::with_headers(output, headers::transport(stored.transports)))
     }
 
     async fn upload(&self, wants: &Wants, key: &ObjectKey, upload: UploadId) -> S3Result<UploadView> {
@@ -119,10 +121,9 @@ impl<B: Backend> Front<B> {
             checksum_sha1: sums.sha1,
             checksum_sha256: sums.sha256,
         };
-        Ok(S3Response::new(UploadPartCopyOutput {
-            copy_part_result: Some(result),
-            ..UploadPartCopyOutput::default()
-        }))
+        let output =
+            UploadPartCopyOutput { copy_part_result: Some(result), ..UploadPartCopyOutput::default() };
+        Ok(S3Response::with_headers(output, headers::transport(stored.transports)))
     }
 
     pub(super) async fn on_complete_multipart_upload(
@@ -139,7 +140,7 @@ impl<B: Backend> Front<B> {
             let done = upload::complete(&backend, &wants, &key, id, &completion).await.map_err(s3)?;
             Ok(answer(input.bucket, input.key, &done))
         });
-        match tokio::time::timeout(ANSWER_WITHIN, &mut completing).await {
+        match tokio::time::timeout(ANSWER_WITHIN.scaled(), &mut completing).await {
             Ok(done) => done.map(S3Response::new),
             Err(_) => {
                 let output = CompleteMultipartUploadOutput { future: Some(completing), ..Default::default() };
