@@ -316,7 +316,7 @@ fn print_stages(rounds: &[Round]) {
     let mut columns: Vec<&str> = Vec::new();
     names.into_iter().for_each(|name| {
         if !columns.contains(&name) {
-            columns.push(name)
+            columns.push(name);
         }
     });
     if columns.is_empty() {
