@@ -6,6 +6,7 @@ pub mod codec;
 mod ids;
 pub mod limits;
 mod manifest;
+pub mod native;
 mod object;
 pub mod record;
 mod remote;
