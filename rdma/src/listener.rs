@@ -168,17 +168,32 @@ impl Incoming {
 
     /// Takes the connection; `private_data` is for the peer, at most 56 bytes.
     pub async fn accept(self, private_data: Vec<u8>) -> Result<Connection, ConnectError> {
+        let domain = self.domain.clone();
+        self.accept_into(&domain, private_data).await
+    }
+
+    /// Takes it into another domain of the same provider than the one that listens: its memory is that one's alone. For peers
+    /// that must not see each other's memory where a provider cannot keep them from looking (`shm`).
+    pub async fn accept_into(
+        self,
+        domain: &Domain,
+        private_data: Vec<u8>,
+    ) -> Result<Connection, ConnectError> {
         if private_data.len() > PRIVATE_DATA_BYTES_MAX {
             return Err(ConnectError::PrivateDataTooLong);
         }
-        let Self { domain, session, request, stream } = self;
+        if domain.provider() != self.domain.provider() {
+            let (domain, endpoint) = (domain.provider(), self.domain.provider());
+            return Err(ConnectError::WrongProvider { domain, endpoint });
+        }
+        let Self { session, request, stream, .. } = self;
         let accepted = timeout(HANDSHAKE_DEADLINE, async move {
             match stream {
                 Proved::Tcp(stream) => {
-                    tcp::accept(&domain, stream, &session.key, request, private_data).await
+                    tcp::accept(domain, stream, &session.key, request, private_data).await
                 }
                 Proved::Shm(stream, exports) => {
-                    shm::accept(&domain, stream, exports, &session.key, request, private_data).await
+                    shm::accept(domain, stream, exports, &session.key, request, private_data).await
                 }
             }
         });

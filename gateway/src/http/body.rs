@@ -5,7 +5,7 @@
 //! the answer is made. The slot holds the body's memory, too: until the request was answered.
 
 use super::expect::Expected;
-use super::pace::Pace;
+use crate::ops::pace::Pace;
 use super::payload::Drained;
 use super::room::Room;
 use crate::ops::checksum::{Hashers, name};

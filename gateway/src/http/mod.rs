@@ -15,7 +15,6 @@ mod expect;
 mod guard;
 mod handler;
 mod headers;
-mod pace;
 mod payload;
 mod proof;
 mod room;

@@ -8,7 +8,7 @@ use super::chunk_signer::ChunkSigner;
 use super::chunked::{Decoder, FramingError, Step};
 use super::expect::{Expected, verify_trailer};
 use super::guard::{Framing, Payload};
-use super::pace::Pace;
+use crate::ops::pace::Pace;
 use super::proof::HeaderV4;
 use crate::ops::checksum::{Hashers, name};
 use crate::transfer::{Source, SourceError, Summary};
