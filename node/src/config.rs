@@ -20,11 +20,11 @@ pub struct NodeConfig {
     pub cluster_key: ClusterKey,
     /// Its id.
     pub node: NodeId,
-    /// Where the shard service listens; one domain with its own memory is opened for each provider named.
+    /// Where the shard service listens, in order of preference; connections of every provider share the registered memory.
     pub fabric: Vec<Endpoint>,
     /// Its disks.
     pub targets: Vec<TargetConfig>,
-    /// Registered memory, divided among the providers: three quarters for staging slots, the rest for reads.
+    /// Registered memory: three quarters for staging slots, the rest for reads.
     pub staging_bytes: usize,
     /// Staging slots for each peer, while there is memory; a peer gets fewer rather than none.
     pub slots_per_peer: u16,

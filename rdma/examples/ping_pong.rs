@@ -97,6 +97,7 @@ async fn measure(provider: Provider, spin: u64) -> Outcome<()> {
     let at = match provider {
         Provider::Shm => Endpoint::Shm(folder),
         Provider::Tcp => "tcp:127.0.0.1:0".parse()?,
+        Provider::Verbs => "verbs:10.77.0.1:0".parse()?,
     };
     let domain = domain(provider, spin)?;
     let mut listener = domain.listen(&at).await?;

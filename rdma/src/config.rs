@@ -23,8 +23,9 @@ pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// How to open a [`crate::Domain`].
 #[derive(Clone, Debug)]
 pub struct DomainConfig {
-    /// What carries the operations.
-    pub provider: Provider,
+    /// What carries its connections: each is made with the provider of its endpoint, and all of them use the one pool. At
+    /// least one.
+    pub providers: Vec<Provider>,
     /// For log lines and the name of the memory in `/proc`.
     pub name: String,
     /// What peers must prove to have.
@@ -36,9 +37,19 @@ pub struct DomainConfig {
 }
 
 impl DomainConfig {
-    /// A configuration with default tunables.
+    /// For one provider, with default tunables.
     pub fn new(provider: Provider, name: &str, cluster_key: ClusterKey, pool_bytes: usize) -> Self {
-        Self { provider, name: name.to_owned(), cluster_key, pool_bytes, tunables: Tunables::default() }
+        Self::carrying(vec![provider], name, cluster_key, pool_bytes)
+    }
+
+    /// For several providers, with default tunables.
+    pub fn carrying(
+        providers: Vec<Provider>,
+        name: &str,
+        cluster_key: ClusterKey,
+        pool_bytes: usize,
+    ) -> Self {
+        Self { providers, name: name.to_owned(), cluster_key, pool_bytes, tunables: Tunables::default() }
     }
 }
 

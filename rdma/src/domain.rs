@@ -1,4 +1,8 @@
-//! A domain: one device, one registered pool, the connections made with it, and the clock that watches them.
+//! A domain: one registered pool, the providers that carry its connections, and the clock that watches these.
+//!
+//! Memory of the pool can go over any of the connections, whichever provider carries each: a fan-out may go to some peers through
+//! shared memory and to others over TCP. What peers of one domain can see of its pool is told in `shm`: whoever must not is
+//! given a domain of its own.
 
 use crate::config::{CONNECTIONS_MAX, ConnectOptions, DomainConfig, PRIVATE_DATA_BYTES_MAX};
 use crate::connection::{Link, WeakLink};
@@ -46,6 +50,10 @@ struct Links {
 impl Domain {
     /// Registers the pool. Neither listens nor connects, and needs no runtime.
     pub fn open(config: DomainConfig) -> Result<Domain, OpenError> {
+        if config.providers.is_empty() {
+            return Err(OpenError::NoProvider);
+        }
+        config.providers.iter().try_for_each(|provider| provider.available())?;
         let pool = Pool::create(&format!("tenfour-{}", config.name), config.pool_bytes)
             .map_err(|source| OpenError::Memory { bytes: config.pool_bytes, source })?;
         let shared = Arc::new(Shared { config, pool, links: Mutex::default() });
@@ -65,9 +73,14 @@ impl Domain {
         &self.shared.pool
     }
 
-    /// What carries its operations.
-    pub fn provider(&self) -> Provider {
-        self.shared.config.provider
+    /// What carries its connections.
+    pub fn providers(&self) -> &[Provider] {
+        &self.shared.config.providers
+    }
+
+    /// Whether it can listen at, and connect to, endpoints of this provider.
+    pub fn carries(&self, provider: Provider) -> bool {
+        self.providers().contains(&provider)
     }
 
     /// Accepts connections there.
@@ -80,14 +93,14 @@ impl Domain {
         if options.private_data.len() > PRIVATE_DATA_BYTES_MAX {
             return Err(ConnectError::PrivateDataTooLong);
         }
-        let (domain, endpoint) = (self.provider(), to.provider());
+        if !self.carries(to.provider()) {
+            return Err(ConnectError::WrongProvider { endpoint: to.provider() });
+        }
         let connected = timeout(options.deadline, async {
-            match (domain, to) {
-                (Provider::Shm, Endpoint::Shm(path)) => shm::connect(self, path, options.private_data).await,
-                (Provider::Tcp, Endpoint::Tcp(address)) => {
-                    tcp::connect(self, *address, options.private_data).await
-                }
-                _ => Err(ConnectError::WrongProvider { domain, endpoint }),
+            match to {
+                Endpoint::Shm(path) => shm::connect(self, path, options.private_data).await,
+                Endpoint::Tcp(address) => tcp::connect(self, *address, options.private_data).await,
+                Endpoint::Verbs(_) => Err(ConnectError::WrongProvider { endpoint: to.provider() }),
             }
         });
         connected.await.map_err(|_| ConnectError::Timeout)?
@@ -105,10 +118,10 @@ impl Domain {
     }
 
     /// Our words of a set-up.
-    pub(crate) fn setup(&self, kind: Kind, private_data: Vec<u8>) -> Setup {
+    pub(crate) fn setup(&self, kind: Kind, provider: Provider, private_data: Vec<u8>) -> Setup {
         Setup {
             kind,
-            provider: self.provider(),
+            provider,
             private_data,
             pool_bytes: self.pool().capacity_bytes() as u64,
         }
@@ -190,6 +203,6 @@ async fn watch(shared: Weak<Shared>, every: Duration) {
 
 impl fmt::Debug for Domain {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "Domain({}, {}, {:?})", self.shared.config.name, self.provider(), self.pool())
+        write!(out, "Domain({}, {:?}, {:?})", self.shared.config.name, self.providers(), self.pool())
     }
 }

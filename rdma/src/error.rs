@@ -1,6 +1,6 @@
 //! What can go wrong, one enum for each thing one can ask of the fabric. Each says whether asking again can help.
 
-use crate::{HandshakeError, Provider};
+use crate::{HandshakeError, Provider, Unavailable};
 use std::io;
 use thiserror::Error;
 
@@ -140,6 +140,9 @@ impl LeaseError {
 /// Why a domain could not be opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
+    /// No provider was named.
+    #[error("a domain carries at least one provider")]
+    NoProvider,
     /// The pool could not be made.
     #[error("cannot make a pool of {bytes} bytes: {source}")]
     Memory {
@@ -148,6 +151,9 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// The build lacks the provider, or the machine its device.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 impl OpenError {
@@ -160,12 +166,10 @@ impl OpenError {
 /// Why a domain does not listen.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// The endpoint is another provider's.
-    #[error("a {domain} domain cannot listen at a {endpoint} endpoint")]
+    /// The endpoint is of a provider that the domain does not carry.
+    #[error("this domain does not carry {endpoint}: it cannot listen at such an endpoint")]
     WrongProvider {
-        /// The domain's provider.
-        domain: Provider,
-        /// The endpoint's.
+        /// The endpoint's provider.
         endpoint: Provider,
     },
     /// Someone listens there.
@@ -194,12 +198,10 @@ impl ListenError {
 /// Why there is no connection.
 #[derive(Debug, Error)]
 pub enum ConnectError {
-    /// The endpoint is another provider's.
-    #[error("a {domain} domain cannot connect to a {endpoint} endpoint")]
+    /// The endpoint is of a provider that the domain does not carry.
+    #[error("this domain does not carry {endpoint}: it cannot connect to such an endpoint")]
     WrongProvider {
-        /// The domain's provider.
-        domain: Provider,
-        /// The endpoint's.
+        /// The endpoint's provider.
         endpoint: Provider,
     },
     /// Longer than [`crate::PRIVATE_DATA_BYTES_MAX`].

@@ -1,6 +1,6 @@
 //! tenfour: the fabric: registered memory, grants, connections, one-sided operations.
 //!
-//! A [`Domain`] owns one registered [`Pool`] and the connections made with it. A [`Connection`] behaves as an RC queue pair
+//! A [`Domain`] owns one registered [`Pool`] and the connections made with it, by any of the providers that it carries. A [`Connection`] behaves as an RC queue pair
 //! does: operations are executed in the order they were posted, the responder checks every access against what was granted
 //! over this very connection (key, exact range, one right, expiry), and the first operation that fails moves both ends
 //! into the error state, where everything else is flushed. An operation owns its memory until it completes: dropping a
@@ -31,7 +31,7 @@ pub use completion::Completion;
 pub use config::{ConnectOptions, DomainConfig, MESSAGE_BYTES_MAX, PRIVATE_DATA_BYTES_MAX, Tunables};
 pub use connection::{Connection, Received};
 pub use domain::Domain;
-pub use endpoint::{Endpoint, EndpointError, Provider};
+pub use endpoint::{Endpoint, EndpointError, Provider, Unavailable};
 pub use engine::grants::{Grant, Open, ReadGrant, Sealed};
 pub use error::{
     AcceptError, ConnectError, ConnectionError, GrantError, LeaseError, ListenError, OpenError,

@@ -34,14 +34,13 @@ impl Listener {
             io::ErrorKind::AddrInUse => ListenError::InUse { endpoint: at.to_string() },
             _ => ListenError::Io { endpoint: at.to_string(), source },
         };
-        let socket = match (domain.provider(), at) {
-            (Provider::Shm, Endpoint::Shm(path)) => {
-                Socket::Shm(shm::bind(path).map_err(failed)?, path.clone())
-            }
-            (Provider::Tcp, Endpoint::Tcp(address)) => {
-                Socket::Tcp(TcpListener::bind(address).await.map_err(failed)?)
-            }
-            (domain, at) => return Err(ListenError::WrongProvider { domain, endpoint: at.provider() }),
+        if !domain.carries(at.provider()) {
+            return Err(ListenError::WrongProvider { endpoint: at.provider() });
+        }
+        let socket = match at {
+            Endpoint::Shm(path) => Socket::Shm(shm::bind(path).map_err(failed)?, path.clone()),
+            Endpoint::Tcp(address) => Socket::Tcp(TcpListener::bind(address).await.map_err(failed)?),
+            Endpoint::Verbs(_) => return Err(ListenError::WrongProvider { endpoint: at.provider() }),
         };
         let endpoint = match &socket {
             Socket::Tcp(listener) => Endpoint::Tcp(listener.local_addr().map_err(failed)?),
@@ -94,6 +93,15 @@ enum Stream {
     Tcp(TcpStream),
 }
 
+impl Stream {
+    fn provider(&self) -> Provider {
+        match self {
+            Self::Shm(_) => Provider::Shm,
+            Self::Tcp(_) => Provider::Tcp,
+        }
+    }
+}
+
 async fn accept_all(domain: Domain, socket: Socket, deliver: mpsc::Sender<Incoming>) {
     let places = Arc::new(Semaphore::new(INCOMING_MAX));
     loop {
@@ -125,6 +133,7 @@ async fn accept_all(domain: Domain, socket: Socket, deliver: mpsc::Sender<Incomi
 /// The handshake, and what the initiator asks for.
 async fn greet(domain: Domain, stream: Stream) -> Result<Incoming, ConnectError> {
     let key = domain.config().cluster_key.clone();
+    let provider = stream.provider();
     let (session, request, stream) = match stream {
         Stream::Tcp(mut stream) => {
             tcp::prepare(&stream)?;
@@ -141,7 +150,7 @@ async fn greet(domain: Domain, stream: Stream) -> Result<Incoming, ConnectError>
     if session.peer_hello != b"fabric" {
         return Err(HandshakeError::Protocol.into());
     }
-    if request.kind != Kind::Request || request.provider != domain.provider() {
+    if request.kind != Kind::Request || request.provider != provider {
         return Err(ConnectError::Setup("not a request for this provider"));
     }
     Ok(Incoming { domain, session, request, stream })
@@ -161,6 +170,11 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// What would carry the connection.
+    pub fn provider(&self) -> Provider {
+        self.request.provider
+    }
+
     /// What the peer sent along.
     pub fn private_data(&self) -> &[u8] {
         &self.request.private_data
@@ -202,7 +216,7 @@ impl Incoming {
 
     /// Says no.
     pub async fn reject(self) {
-        let setup = self.domain.setup(Kind::Reject, Vec::new());
+        let setup = self.domain.setup(Kind::Reject, self.provider(), Vec::new());
         let told = timeout(HANDSHAKE_DEADLINE, async move {
             match self.stream {
                 Proved::Tcp(mut stream) => tcp::write_setup(&mut stream, &setup, &self.session.key).await,

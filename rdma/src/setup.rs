@@ -51,6 +51,7 @@ impl Setup {
         let provider = match self.provider {
             Provider::Shm => 1,
             Provider::Tcp => 2,
+            Provider::Verbs => 3,
         };
         bytes[..3].copy_from_slice(&[kind, provider, length as u8]);
         bytes[3..3 + length].copy_from_slice(&self.private_data);
@@ -76,6 +77,7 @@ impl Setup {
         let provider = match provider {
             1 => Provider::Shm,
             2 => Provider::Tcp,
+            3 => Provider::Verbs,
             _ => return None,
         };
         let private_data = signed.get(3..59)?.get(..usize::from(length))?.to_vec();

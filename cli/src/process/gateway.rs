@@ -62,7 +62,8 @@ pub fn provider(name: &str) -> Result<Provider> {
     match name {
         "shm" => Ok(Provider::Shm),
         "tcp" => Ok(Provider::Tcp),
-        other => bail!("fabric = {other:?}: this build knows shm and tcp"),
+        "verbs" => Ok(Provider::Verbs),
+        other => bail!("fabric = {other:?}: it is shm, tcp or verbs"),
     }
 }
 

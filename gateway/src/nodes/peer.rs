@@ -106,7 +106,7 @@ async fn connect(
     let endpoints: Vec<Endpoint> =
         peer.node.lock().endpoints.iter().filter_map(|text| text.parse().ok()).collect();
     let mut why = "no endpoint of this provider".to_owned();
-    for endpoint in endpoints.iter().filter(|endpoint| endpoint.provider() == domain.provider()) {
+    for endpoint in endpoints.iter().filter(|endpoint| domain.carries(endpoint.provider())) {
         let options = ConnectOptions { private_data: hello.to_bytes(), deadline: CONNECT_DEADLINE };
         match domain.connect(endpoint, options).await {
             Ok(connection) => match timeout(CONNECT_DEADLINE, connection.recv()).await {

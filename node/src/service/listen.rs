@@ -18,7 +18,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 /// Connections of one endpoint at once.
 const CONNECTIONS_MAX: usize = 512;
-/// The least registered memory of a provider: a slot, and a fetch of the largest shard.
+/// The least registered memory: a slot, and a fetch of the largest shard.
 pub const STAGING_BYTES_MIN: usize = 4 * (RECORD_BYTES_MAX + fetch_buffer_bytes(SHARD_BYTES_MAX));
 
 /// Refuses what cannot work.
@@ -26,15 +26,14 @@ pub(crate) fn check(config: &NodeConfig) -> Result<(), StartError> {
     let mut ids: Vec<_> = config.targets.iter().map(|target| target.id).collect();
     ids.sort_unstable();
     ids.dedup();
-    let providers = providers(config).len();
     if ids.len() != config.targets.len() {
         return Err(StartError::Config("a target id is named twice"));
     }
-    if providers == 0 {
+    if config.fabric.is_empty() {
         return Err(StartError::Config("no fabric endpoint is configured"));
     }
-    if config.staging_bytes / providers < STAGING_BYTES_MIN {
-        return Err(StartError::Config("the staging memory is too small: 16 MiB for each provider, or more"));
+    if config.staging_bytes < STAGING_BYTES_MIN {
+        return Err(StartError::Config("the staging memory is too small: 16 MiB or more"));
     }
     if config.slots_per_peer == 0 {
         return Err(StartError::Config("a peer needs at least one staging slot"));
@@ -66,7 +65,7 @@ fn providers(config: &NodeConfig) -> Vec<tenfour_rdma::Provider> {
     providers
 }
 
-/// The memory of one provider and how much of it staging slots may still take.
+/// The registered memory, and how much of it staging slots may still take.
 #[derive(Clone)]
 pub(super) struct Staging {
     pub(super) domain: Domain,
@@ -111,25 +110,22 @@ pub(crate) struct Listening {
 
 impl Listening {
     pub(crate) async fn start(config: &NodeConfig, inner: &Arc<Inner>) -> Result<Self, StartError> {
-        let providers = providers(config);
-        let pool_bytes = config.staging_bytes / providers.len().max(1);
+        let name = format!("node-{}", config.node.0);
+        let key = config.cluster_key.clone();
+        let mut settings = DomainConfig::carrying(providers(config), &name, key, config.staging_bytes);
+        settings.tunables = config.tunables.clone();
+        let staging = Staging::new(Domain::open(settings)?);
         let (stop, stopped) = watch::channel(false);
         let mut listening = Self { endpoints: Vec::new(), tasks: Vec::new(), stop };
-        for provider in providers {
-            let name = format!("node-{}", config.node.0);
-            let mut settings = DomainConfig::new(provider, &name, config.cluster_key.clone(), pool_bytes);
-            settings.tunables = config.tunables.clone();
-            let staging = Staging::new(Domain::open(settings)?);
-            for endpoint in config.fabric.iter().filter(|endpoint| endpoint.provider() == provider) {
-                let listener = staging
-                    .domain
-                    .listen(endpoint)
-                    .await
-                    .map_err(|source| StartError::Listen { endpoint: endpoint.clone(), source })?;
-                listening.endpoints.push(listener.local_endpoint());
-                let accepting = accept_all(Arc::clone(inner), staging.clone(), listener, stopped.clone());
-                listening.tasks.push(tokio::spawn(accepting));
-            }
+        for endpoint in &config.fabric {
+            let listener = staging
+                .domain
+                .listen(endpoint)
+                .await
+                .map_err(|source| StartError::Listen { endpoint: endpoint.clone(), source })?;
+            listening.endpoints.push(listener.local_endpoint());
+            let accepting = accept_all(Arc::clone(inner), staging.clone(), listener, stopped.clone());
+            listening.tasks.push(tokio::spawn(accepting));
         }
         Ok(listening)
     }

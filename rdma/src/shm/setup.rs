@@ -7,7 +7,7 @@ use super::{ShmLink, UnixStream};
 use crate::connection::Link;
 use crate::domain::Domain;
 use crate::setup::{Kind, Role, SETUP_BYTES, Setup};
-use crate::{ClusterKey, ConnectError, Connection};
+use crate::{ClusterKey, ConnectError, Connection, Provider};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -57,7 +57,7 @@ pub(crate) async fn connect(
     let mut socket = UnixStream::connect(path).await?;
     let session = domain.prove(&mut socket).await?;
     let (own, bell) = (OwnControl::create()?, Bell::new()?);
-    let request = domain.setup(Kind::Request, private_data);
+    let request = domain.setup(Kind::Request, Provider::Shm, private_data);
     let request = request.encode(&session.key, Role::Initiator).ok_or(ConnectError::PrivateDataTooLong)?;
     send_exports(&socket, &request, &[own.file(), domain.pool().mapping().file(), bell.file()]).await?;
     let (answer, exports) = receive(&socket, &session.key, Role::Acceptor).await?;
@@ -84,12 +84,12 @@ pub(crate) async fn accept(
     let (place, peer) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
-            write_reject(&socket, &domain.setup(Kind::Reject, Vec::new()), key).await?;
+            write_reject(&socket, &domain.setup(Kind::Reject, Provider::Shm, Vec::new()), key).await?;
             return Err(error);
         }
     };
     let (own, bell) = (OwnControl::create()?, Bell::new()?);
-    let answer = domain.setup(Kind::Accept, private_data);
+    let answer = domain.setup(Kind::Accept, Provider::Shm, private_data);
     let answer = answer.encode(key, Role::Acceptor).ok_or(ConnectError::PrivateDataTooLong)?;
     send_exports(&socket, &answer, &[own.file(), domain.pool().mapping().file(), bell.file()]).await?;
     let pair = domain.queue_pair(request.private_data);

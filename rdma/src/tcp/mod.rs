@@ -20,7 +20,7 @@ use crate::domain::Domain;
 use crate::engine::send_queue::{Done, Operation};
 use crate::engine::{Ended, QueuePair};
 use crate::setup::{Kind, Role, SETUP_BYTES, Setup};
-use crate::{ClusterKey, ConnectError, Connection, ConnectionError, OperationError};
+use crate::{ClusterKey, ConnectError, Connection, ConnectionError, OperationError, Provider};
 use frame::Frame;
 use rustix::net::sockopt;
 use std::io;
@@ -127,7 +127,7 @@ pub(crate) async fn connect(
     let mut stream = TcpStream::connect(address).await?;
     prepare(&stream)?;
     let session = domain.prove(&mut stream).await?;
-    let request = domain.setup(Kind::Request, private_data);
+    let request = domain.setup(Kind::Request, Provider::Tcp, private_data);
     let request = request.encode(&session.key, Role::Initiator).ok_or(ConnectError::PrivateDataTooLong)?;
     stream.write_all(&request).await?;
     let answer = read_setup(&mut stream, &session.key, Role::Acceptor).await?;
@@ -152,11 +152,11 @@ pub(crate) async fn accept(
     let place = match domain.reserve_connection() {
         Ok(place) => place,
         Err(error) => {
-            write_setup(&mut stream, &domain.setup(Kind::Reject, Vec::new()), key).await?;
+            write_setup(&mut stream, &domain.setup(Kind::Reject, Provider::Tcp, Vec::new()), key).await?;
             return Err(error);
         }
     };
-    write_setup(&mut stream, &domain.setup(Kind::Accept, private_data), key).await?;
+    write_setup(&mut stream, &domain.setup(Kind::Accept, Provider::Tcp, private_data), key).await?;
     let link = TcpLink::start(domain.queue_pair(request.private_data), stream);
     Ok(place.fill(Link::Tcp(link)))
 }

@@ -56,6 +56,7 @@ pub fn endpoint(provider: Provider, folder: &TempDir) -> Endpoint {
     match provider {
         Provider::Shm => Endpoint::Shm(folder.path().join("fabric.sock")),
         Provider::Tcp => "tcp:127.0.0.1:0".parse().unwrap(),
+        Provider::Verbs => "verbs:10.77.0.1:0".parse().unwrap(),
     }
 }
 
