@@ -186,7 +186,7 @@ impl Incoming {
         self.accept_into(&domain, private_data).await
     }
 
-    /// Takes it into another domain of the same provider than the one that listens: its memory is that one's alone. For peers
+    /// Takes it into another domain than the one that listens: its memory is that one's alone. For peers
     /// that must not see each other's memory where a provider cannot keep them from looking (`shm`).
     pub async fn accept_into(
         self,
@@ -196,9 +196,8 @@ impl Incoming {
         if private_data.len() > PRIVATE_DATA_BYTES_MAX {
             return Err(ConnectError::PrivateDataTooLong);
         }
-        if domain.provider() != self.domain.provider() {
-            let (domain, endpoint) = (domain.provider(), self.domain.provider());
-            return Err(ConnectError::WrongProvider { domain, endpoint });
+        if !domain.carries(self.provider()) {
+            return Err(ConnectError::WrongProvider { endpoint: self.provider() });
         }
         let Self { session, request, stream, .. } = self;
         let accepted = timeout(HANDSHAKE_DEADLINE, async move {
