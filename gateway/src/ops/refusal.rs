@@ -58,7 +58,8 @@ impl Refusal {
     pub fn with_status(self, status: u16) -> Self {
         Self { status: Some(status), ..self }
     }
-    fn with_retry(self, retry: Retry) -> Self {
+    /// Saying whether it helps to ask again.
+    pub fn with_retry(self, retry: Retry) -> Self {
         Self { retry, ..self }
     }
 }
@@ -149,6 +150,7 @@ impl From<SourceError> for Refusal {
                 custom("XAmzContentSHA256Mismatch", 400, text)
             }
             SourceError::Malformed(why) => refusal("InvalidRequest", why),
+            SourceError::NoRoom => slow_down(),
             SourceError::TimedOut => {
                 let text =
                     "Your socket connection to the server was not written to within the timeout period.";

@@ -140,6 +140,7 @@ fn to_client() -> impl Strategy<Value = ToClient> {
         message,
         retry: Retry::OutcomeUnknown,
     });
+    let refusal = refusal.boxed();
     let object = (any::<u64>(), etags(), any::<u64>(), headers(), vec(checksums(), 0..3)).prop_map(
         |(size, etag, modified_ms, headers, checksums)| ObjectInfo {
             size,
@@ -150,6 +151,7 @@ fn to_client() -> impl Strategy<Value = ToClient> {
             parts: None,
         },
     );
+    let object = object.boxed();
     let answer = prop_oneof![
         (object.clone(), any::<(u64, u64)>()).prop_map(|(object, range)| Answer::Object { object, range }),
         (object.clone(), any::<(u64, u64)>(), any::<[u8; 32]>()).prop_map(|(object, range, digest)| {
@@ -165,7 +167,7 @@ fn to_client() -> impl Strategy<Value = ToClient> {
             .prop_map(|(etag, checksum)| Answer::Completed { etag, checksum }),
     ];
     let result = prop_oneof![answer.prop_map(Ok), refusal.clone().prop_map(Err)];
-    let slot = (any::<u16>(), remotes()).prop_map(|(index, remote)| Slot { index, remote });
+    let slot = (any::<u16>(), remotes()).prop_map(|(index, remote)| Slot { index, remote }).boxed();
     prop_oneof![
         (vec(slot.clone(), 0..5), any::<u32>(), ".{0,5}").prop_map(|(slots, requests_max, carrier)| {
             ToClient::Welcome(Welcome { slots, requests_max, carrier })
