@@ -116,6 +116,11 @@ impl Model {
         });
     }
 
+    /// Changes buckets and users, as an administrator would.
+    pub fn change(&self, change: impl FnOnce(&mut Config)) {
+        self.state.lock().change(change);
+    }
+
     /// How many objects and uploads there are.
     pub fn counts(&self) -> (usize, usize) {
         let state = self.state.lock();
