@@ -2,7 +2,6 @@
 
 use crate::cluster::connect;
 use crate::config::ClusterSection;
-use crate::process::gateway::provider;
 use crate::status::Which;
 use crate::table;
 use anyhow::{Context, Result, bail};
@@ -10,6 +9,7 @@ use rand::RngExt;
 use tenfour_gateway::{Gateway, GatewayConfig};
 use tenfour_metadata::Metadata;
 use tenfour_metadata::api::{ClusterCommand, IndexAnswer, IndexQuery, User};
+use tenfour_rdma::Fabric;
 use tenfour_types::StripeRow;
 use tenfour_types::limits::TOTAL_SHARDS;
 
@@ -36,9 +36,9 @@ pub enum AdminCommand {
         /// Which cluster.
         #[command(flatten)]
         which: Which,
-        /// What carries the questions: shm or tcp, as the cluster was started.
-        #[arg(long, default_value = "shm", value_parser = ["shm", "tcp"])]
-        fabric: String,
+        /// What carries the questions: auto, verbs, shm or tcp.
+        #[arg(long, default_value_t = Fabric::Auto)]
+        fabric: Fabric,
     },
 }
 
@@ -107,7 +107,7 @@ pub async fn run(command: AdminCommand) -> Result<()> {
             );
             Ok(())
         }
-        AdminCommand::Verify { which, fabric } => verify(&which.section()?, &fabric).await,
+        AdminCommand::Verify { which, fabric } => verify(&which.section()?, fabric).await,
     }
 }
 
@@ -231,16 +231,16 @@ pub async fn widths(gateway: &Gateway, rows: &[StripeRow]) -> Widths {
 }
 
 /// A gateway inside this process, which serves nobody: it can ask the nodes.
-pub async fn silent_gateway(section: &ClusterSection, fabric: &str) -> Result<Gateway> {
+pub async fn silent_gateway(section: &ClusterSection, fabric: Fabric) -> Result<Gateway> {
     let config = GatewayConfig {
-        provider: provider(fabric)?,
+        fabric,
         pool_bytes: 64 << 20,
         ..GatewayConfig::new(section.cluster_id()?, section.cluster_key()?, section.metadata.clone())
     };
     Ok(Gateway::start(config).await?)
 }
 
-async fn verify(section: &ClusterSection, fabric: &str) -> Result<()> {
+async fn verify(section: &ClusterSection, fabric: Fabric) -> Result<()> {
     let gateway = silent_gateway(section, fabric).await?;
     let rows = all_stripes(gateway.metadata()).await?;
     let widths = widths(&gateway, &rows).await;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tenfour_metadata::api::cluster::ClusterDone;
 use tenfour_metadata::api::{ClusterCommand, ClusterRefusal};
 use tenfour_metadata::{Metadata, MetadataConfig};
+use tenfour_types::Scaled;
 use tokio::time::{Instant, sleep};
 
 /// How long the processes may take to serve.
@@ -58,7 +59,7 @@ impl LocalCluster {
         };
         let metas: Vec<Process> = layout.metas().into_iter().map(|name| spawn("meta", name)).collect();
         all_ready(&metas).await?;
-        let metadata = connect_within(&layout.cluster_section(), READY_DEADLINE).await?;
+        let metadata = connect_within(&layout.cluster_section(), READY_DEADLINE.scaled()).await?;
         let nodes: Vec<Process> = layout.nodes().into_iter().map(|name| spawn("node", name)).collect();
         all_ready(&nodes).await?;
         match metadata.cluster(ClusterCommand::BuildGroups { count: None }).await? {
@@ -151,7 +152,7 @@ pub async fn connect_within(section: &ClusterSection, deadline: Duration) -> Res
 
 async fn all_ready(processes: &[Process]) -> Result<()> {
     for process in processes {
-        process.ready(READY_DEADLINE).await?;
+        process.ready(READY_DEADLINE.scaled()).await?;
     }
     Ok(())
 }

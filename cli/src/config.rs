@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tenfour_rdma::ClusterKey;
-use tenfour_types::ClusterId;
+use tenfour_types::{ClusterId, TimeScale};
 
 /// Which cluster, and how it is found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub struct ClusterSection {
     pub key_file: PathBuf,
     /// The metadata replicas.
     pub metadata: Vec<SocketAddr>,
+    /// Multiplies every deadline, timeout, hedge and heartbeat: above 1 on slow machines, the same for the whole cluster.
+    #[serde(default)]
+    pub timeout_scale: TimeScale,
 }
 
 impl ClusterSection {
@@ -39,6 +42,13 @@ impl ClusterSection {
     }
 }
 
+/// What every process's file has.
+#[derive(Clone, Debug, Deserialize)]
+pub struct AnyFile {
+    /// Which cluster.
+    pub cluster: ClusterSection,
+}
+
 /// `tenfour node --config FILE`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,7 +60,10 @@ pub struct NodeFile {
     /// Its rack: what fails together.
     #[serde(default = "default_rack")]
     pub rack: String,
-    /// Fabric endpoints in order of preference: `shm:/path/of.sock`, `tcp:address:port`.
+    /// `auto`, `verbs`, `shm` or `tcp`: which of the places below are listened at.
+    #[serde(default = "default_fabric")]
+    pub fabric: String,
+    /// Addresses with a port (for verbs and tcp), absolute paths of sockets (for shm), or endpoints with their provider.
     pub listen: Vec<String>,
     /// Its disks.
     #[serde(rename = "target")]
@@ -117,7 +130,7 @@ pub struct GatewayFile {
     pub region: String,
     /// The domain whose subdomains are buckets; without it, buckets are the first part of the path.
     pub domain: Option<String>,
-    /// `shm` or `tcp`.
+    /// `auto`, `verbs`, `shm` or `tcp`: what carries shards to and from the nodes.
     #[serde(default = "default_fabric")]
     pub fabric: String,
     /// Registered memory for stripes on their way.
@@ -153,7 +166,7 @@ fn default_region() -> String {
     "us-east-1".to_owned()
 }
 fn default_fabric() -> String {
-    "shm".to_owned()
+    "auto".to_owned()
 }
 fn default_pool() -> ByteSize {
     ByteSize::mib(256)
@@ -229,5 +242,13 @@ mod tests {
         let file: GatewayFile = toml::from_str(text).expect("valid");
         assert_eq!((file.pool, file.codec.as_str()), (ByteSize::mib(256), "auto"));
         assert!(file.cluster.cluster_id().is_err(), "an id has 16 bytes");
+        assert_eq!((file.fabric.as_str(), file.cluster.timeout_scale), ("auto", TimeScale::default()));
+        let slow = text.replace("[cluster]\n", "[cluster]\ntimeout_scale = 20.0\n");
+        assert_eq!(
+            toml::from_str::<GatewayFile>(&slow).expect("valid").cluster.timeout_scale.to_string(),
+            "20"
+        );
+        let error = toml::from_str::<GatewayFile>(&slow.replace("20.0", "0.0")).expect_err("no time at all");
+        assert!(error.to_string().contains("timeout scale 0"), "{error}");
     }
 }

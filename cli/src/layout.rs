@@ -15,13 +15,16 @@
 
 use crate::config::{self, ClusterSection, Credentials, GatewayFile, MetaFile, NodeFile, TargetSection};
 use crate::units::ByteSize;
+use crate::up::FabricArguments;
 use anyhow::{Context, Result, bail};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use tenfour_rdma::{Fabric, Provider};
+use tenfour_types::TimeScale;
 
 /// Replicas of the metadata service: one may be lost.
 const METADATA_REPLICAS: usize = 3;
@@ -29,6 +32,8 @@ const METADATA_REPLICAS: usize = 3;
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 /// Where ports for internal listeners are looked for: below the range that outgoing connections are given.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// Ports tried for one listener.
+const TRIES: usize = 200;
 /// Share of the free space that the targets may fill together.
 const CAPACITY_SHARE: f64 = 0.9;
 
@@ -43,8 +48,8 @@ pub struct Wishes {
     pub gateways: u16,
     /// The region, when a cluster is created.
     pub region: Option<String>,
-    /// `shm` or `tcp`.
-    pub fabric: String,
+    /// What carries shards, where the nodes listen, and how patient the processes are.
+    pub fabric: FabricArguments,
     /// The root user's keys, when a cluster is created.
     pub credentials: Option<Credentials>,
     /// Size of a segment file.
@@ -134,7 +139,7 @@ impl Layout {
     }
     /// How processes find the cluster.
     pub fn cluster_section(&self) -> ClusterSection {
-        cluster_section(&self.root, &self.plan)
+        cluster_section(&self.root, &self.plan, self.wishes.fabric.timeout_scale)
     }
 
     fn write_configurations(&self) -> Result<()> {
@@ -143,9 +148,9 @@ impl Layout {
         for (number, name) in (1u64..).zip(self.metas()) {
             self.write(&name, &self.meta_file(number))?;
         }
-        let endpoints = self.node_endpoints(&sockets)?;
-        for ((number, name), endpoint) in (1u32..).zip(self.nodes()).zip(endpoints) {
-            self.write(&name, &self.node_file(number, endpoint))?;
+        let places = self.node_places(&sockets)?;
+        for ((number, name), listen) in (1u32..).zip(self.nodes()).zip(places) {
+            self.write(&name, &self.node_file(number, listen))?;
         }
         for (address, name) in self.s3_addresses().into_iter().zip(self.gateways()) {
             self.write(&name, &self.gateway_file(&name, address))?;
@@ -174,29 +179,35 @@ impl Layout {
         }
     }
 
-    /// Where each node's shard service listens.
-    fn node_endpoints(&self, sockets: &Path) -> Result<Vec<String>> {
-        let nodes = self.nodes();
-        match self.wishes.fabric.as_str() {
-            "shm" => Ok(nodes
-                .iter()
-                .map(|name| format!("shm:{}", sockets.join(name).with_extension("sock").display()))
-                .collect()),
-            "tcp" => {
-                let addresses =
-                    free_addresses(nodes.len(), &[&self.plan.metadata[..], &self.s3_addresses()].concat())?;
-                Ok(addresses.iter().map(|address| format!("tcp:{address}")).collect())
+    /// Where each node's shard service listens: a socket's path, an address, or both.
+    fn node_places(&self, sockets: &Path) -> Result<Vec<Vec<String>>> {
+        let (nodes, fabric) = (self.nodes(), self.wishes.fabric.fabric);
+        let mut places = vec![Vec::new(); nodes.len()];
+        if matches!(fabric, Fabric::Auto | Fabric::Only(Provider::Shm)) {
+            for (places, name) in places.iter_mut().zip(&nodes) {
+                places.push(sockets.join(name).with_extension("sock").display().to_string());
             }
-            other => bail!("--fabric {other}: this build knows shm and tcp"),
         }
+        if fabric != Fabric::Only(Provider::Shm) {
+            let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST)];
+            let named = &self.wishes.fabric.node_addresses[..];
+            let hosts = if named.is_empty() { &loopback[..] } else { named };
+            let hosts: Vec<IpAddr> = hosts.iter().copied().cycle().take(nodes.len()).collect();
+            let taken = [&self.plan.metadata[..], &self.s3_addresses()].concat();
+            for (places, address) in places.iter_mut().zip(free_addresses_on(&hosts, &taken)?) {
+                places.push(address.to_string());
+            }
+        }
+        Ok(places)
     }
 
-    fn node_file(&self, number: u32, endpoint: String) -> NodeFile {
+    fn node_file(&self, number: u32, listen: Vec<String>) -> NodeFile {
         NodeFile {
             cluster: self.cluster_section(),
             id: number,
             rack: "rack-1".to_owned(),
-            listen: vec![endpoint],
+            fabric: self.wishes.fabric.fabric.to_string(),
+            listen,
             targets: vec![TargetSection {
                 id: number,
                 folder: self.root.join(format!("node-{number:02}")).join("target"),
@@ -214,7 +225,7 @@ impl Layout {
             listen,
             region: self.plan.region.clone(),
             domain: None,
-            fabric: self.wishes.fabric.clone(),
+            fabric: self.wishes.fabric.fabric.to_string(),
             pool: ByteSize::mib(256),
             codec: "auto".to_owned(),
             node_down_after_ms: tenfour_types::limits::NODE_DOWN_AFTER_MS,
@@ -232,14 +243,21 @@ pub fn cluster_section_of(root: &Path) -> Result<ClusterSection> {
             root.display()
         );
     }
-    Ok(cluster_section(&root.canonicalize()?, &config::read(&plan_file)?))
+    // The patience is that of the last start.
+    let last_start = root.join("meta-1").join("config.toml");
+    let timeout_scale = match last_start.exists() {
+        true => config::read::<config::AnyFile>(&last_start)?.cluster.timeout_scale,
+        false => TimeScale::default(),
+    };
+    Ok(cluster_section(&root.canonicalize()?, &config::read(&plan_file)?, timeout_scale))
 }
 
-fn cluster_section(root: &Path, plan: &Plan) -> ClusterSection {
+fn cluster_section(root: &Path, plan: &Plan, timeout_scale: TimeScale) -> ClusterSection {
     ClusterSection {
         id: plan.cluster.clone(),
         key_file: root.join("cluster.key"),
         metadata: plan.metadata.clone(),
+        timeout_scale,
     }
 }
 
@@ -361,16 +379,25 @@ fn random_text(random: &mut impl RngExt, alphabet: &[u8], length: usize) -> Stri
 
 /// Free addresses on the loopback interface, all different, none of them in `taken`.
 pub fn free_addresses(count: usize, taken: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
+    free_addresses_on(&vec![IpAddr::from(Ipv4Addr::LOCALHOST); count], taken)
+}
+
+/// A free address for each of these, all different, none of them in `taken`.
+fn free_addresses_on(hosts: &[IpAddr], taken: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
     let mut random = rand::rng();
     // Held until all are drawn, so that none is drawn twice.
-    let listeners: Vec<TcpListener> = (0..200 + 10 * count)
-        .map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, random.random_range(PORTS))))
-        .filter(|address| !taken.contains(address))
-        .filter_map(|address| TcpListener::bind(address).ok())
-        .take(count)
-        .collect();
-    if listeners.len() < count {
-        bail!("fewer than {count} free TCP ports on 127.0.0.1 between {} and {}", PORTS.start, PORTS.end);
+    let mut listeners = Vec::new();
+    for host in hosts {
+        let listener = (0..TRIES)
+            .map(|_| SocketAddr::new(*host, random.random_range(PORTS)))
+            .filter(|address| !taken.contains(address))
+            .find_map(|address| TcpListener::bind(address).ok());
+        let (first, last) = (PORTS.start, PORTS.end);
+        listeners.push(listener.with_context(|| {
+            format!(
+                "{host} is no address of this machine, or has no free TCP port between {first} and {last}"
+            )
+        })?);
     }
     listeners.iter().map(|listener| Ok(listener.local_addr()?)).collect()
 }

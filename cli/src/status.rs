@@ -1,7 +1,7 @@
 //! `tenfour status`: nodes, targets, placement groups at full width, epoch, leaders.
 
 use crate::cluster::connect;
-use crate::config::ClusterSection;
+use crate::config::{AnyFile, ClusterSection};
 use crate::layout::cluster_section_of;
 use crate::table;
 use anyhow::{Result, bail};
@@ -27,16 +27,14 @@ pub struct Which {
 }
 
 impl Which {
-    /// How to reach it.
+    /// How to reach it; from here on this process is as patient as the cluster is.
     pub fn section(&self) -> Result<ClusterSection> {
-        #[derive(serde::Deserialize)]
-        struct AnyFile {
-            cluster: ClusterSection,
-        }
-        match &self.config {
+        let section = match &self.config {
             Some(path) => crate::config::read::<AnyFile>(path).map(|file| file.cluster),
             None => cluster_section_of(&self.data),
-        }
+        }?;
+        section.timeout_scale.set_for_process();
+        Ok(section)
     }
 }
 

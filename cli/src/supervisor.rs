@@ -9,6 +9,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -246,7 +247,7 @@ async fn next_line<R: tokio::io::AsyncBufRead + Unpin>(
 
 /// Waits for a child whose standard input was closed; kills it when that takes too long.
 async fn end(child: &mut Child) {
-    if timeout(STOP_DEADLINE, child.wait()).await.is_err() {
+    if timeout(STOP_DEADLINE.scaled(), child.wait()).await.is_err() {
         let _ = child.kill().await;
     }
 }

@@ -7,8 +7,10 @@ use crate::process::asked_to_end;
 use crate::units::ByteSize;
 use anyhow::{Result, bail};
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use tenfour_rdma::{Fabric, Provider};
+use tenfour_types::TimeScale;
 
 /// Options of `tenfour up`.
 #[derive(clap::Args, Clone, Debug)]
@@ -28,9 +30,8 @@ pub struct UpArguments {
     /// Region of a new cluster [default: us-east-1].
     #[arg(long, value_name = "REGION")]
     pub region: Option<String>,
-    /// What carries shards between processes: shm or tcp.
-    #[arg(long, value_name = "FABRIC", default_value = "shm", value_parser = ["shm", "tcp"])]
-    pub fabric: String,
+    #[command(flatten)]
+    pub fabric: FabricArguments,
     /// Access key of the root user of a new cluster; generated when absent.
     #[arg(long, value_name = "KEY", env = "TENFOUR_ACCESS_KEY", hide_env_values = true)]
     pub access_key: Option<String>,
@@ -43,6 +44,35 @@ pub struct UpArguments {
     /// End when standard input is closed.
     #[arg(long, hide = true)]
     pub end_with_stdin: bool,
+}
+
+/// What carries shards between the processes of a machine, and how patient they are.
+#[derive(clap::Args, Clone, Debug)]
+pub struct FabricArguments {
+    /// What carries shards between processes: auto, verbs, shm or tcp.
+    #[arg(long, value_name = "FABRIC", default_value_t = Fabric::Auto)]
+    pub fabric: Fabric,
+    /// Addresses of this machine for the nodes to listen at, dealt out in turn [default: 127.0.0.1]; verbs needs those of an RDMA
+    /// device.
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', env = "TENFOUR_NODE_ADDRESSES")]
+    pub node_addresses: Vec<IpAddr>,
+    /// Multiplies every deadline, timeout, hedge and heartbeat: for machines that are slow, not broken.
+    #[arg(long, value_name = "FACTOR", default_value_t = TimeScale::default())]
+    pub timeout_scale: TimeScale,
+}
+
+impl FabricArguments {
+    /// Says now, and not in a log, what cannot work; sets this process's own patience.
+    pub fn check(&self) -> Result<()> {
+        self.timeout_scale.set_for_process();
+        self.fabric.providers()?;
+        if self.fabric == Fabric::Only(Provider::Verbs) && self.node_addresses.is_empty() {
+            bail!(
+                "--fabric verbs: name addresses of the RDMA device with --node-addresses (or TENFOUR_NODE_ADDRESSES)"
+            );
+        }
+        Ok(())
+    }
 }
 
 impl UpArguments {
@@ -61,6 +91,7 @@ impl UpArguments {
 
 /// Starts the cluster and keeps it up.
 pub async fn run(arguments: UpArguments) -> Result<()> {
+    arguments.fabric.check()?;
     eprintln!("starting a cluster in {} …", arguments.data.display());
     let cluster = LocalCluster::start(&arguments.data, arguments.wishes()?, true).await?;
     print_welcome(&cluster);

@@ -17,6 +17,7 @@ use hyper_util::rt::TokioExecutor;
 use rusty_s3::actions::{ListObjectsV2, S3Action};
 use rusty_s3::{Bucket, Credentials, UrlStyle};
 use std::time::Duration;
+use tenfour_types::Scaled;
 use thiserror::Error;
 
 /// How long a signed request may wait before it is sent.
@@ -206,7 +207,7 @@ impl S3 {
             request = request.header(*name, value);
         }
         let request = request.body(body).map_err(|error| ClientError::Malformed(error.to_string()))?;
-        let answer = tokio::time::timeout(ANSWER_DEADLINE, self.http.request(request));
+        let answer = tokio::time::timeout(ANSWER_DEADLINE.scaled(), self.http.request(request));
         let response = answer.await.map_err(|_| ClientError::TimedOut)?;
         let response = response.map_err(|error| ClientError::Connection(chain(&error)))?;
         let status = response.status();
@@ -228,8 +229,9 @@ impl S3 {
 
 /// The next frame of a body; `None` at its end.
 pub async fn next_frame(body: &mut Incoming) -> Result<Option<Frame<Bytes>>, ClientError> {
-    let frame =
-        tokio::time::timeout(FRAME_DEADLINE, body.frame()).await.map_err(|_| ClientError::TimedOut)?;
+    let frame = tokio::time::timeout(FRAME_DEADLINE.scaled(), body.frame())
+        .await
+        .map_err(|_| ClientError::TimedOut)?;
     frame.transpose().map_err(connection)
 }
 

@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tenfour_placement::ClusterMap;
 use tenfour_rdma::Frozen;
+use tenfour_types::Scaled;
 use tenfour_types::limits::TOTAL_SHARDS;
 use tenfour_types::shard_service::ShardError;
 use tenfour_types::{NodeId, Override, ShardIndex, StripeRow, TargetId};
@@ -276,7 +277,7 @@ impl<'a> Fanout<'a> {
             .attempts
             .iter()
             .find(|attempt| attempt.index == index && attempt.target == self.row.first[index.get()]);
-        first.is_some_and(|attempt| !attempt.over && attempt.since.elapsed() < HOME_GRACE)
+        first.is_some_and(|attempt| !attempt.over && attempt.since.elapsed() < HOME_GRACE.scaled())
     }
 
     /// Every shard whose newest attempt is overdue is written elsewhere too.

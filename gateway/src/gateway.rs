@@ -7,14 +7,17 @@ use crate::latency::Latency;
 use crate::memory::Memory;
 use crate::nodes::{Nodes, NodesConfig};
 use arc_swap::ArcSwap;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tenfour_erasure::Codec;
 use tenfour_metadata::{Lease, Metadata, MetadataConfig, MetadataError};
-use tenfour_rdma::{ClusterKey, Domain, DomainConfig, Provider, Tunables};
+use tenfour_placement::ClusterMap;
+use tenfour_rdma::{Advertised, ChoiceError, ClusterKey, Domain, DomainConfig, Fabric, Provider, Tunables};
 use tenfour_types::ClusterId;
+use tenfour_types::Scaled;
 use tenfour_types::limits::NODE_DOWN_AFTER_MS;
 use thiserror::Error;
 
@@ -25,7 +28,8 @@ pub const POOL_BYTES_MIN: usize = 32 << 20;
 /// A gateway that starts waits so long for its first connections to nodes.
 const FIRST_CONNECTIONS_WAIT: Duration = Duration::from_secs(3);
 
-/// What a gateway is started with.
+/// What a gateway is started with. Times are those of an ordinary machine: they are multiplied by the process's
+/// [`tenfour_types::TimeScale`].
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
     /// Its name in the cluster: of no other gateway that runs, and the same at every start, since a gateway ends what an
@@ -39,8 +43,11 @@ pub struct GatewayConfig {
     pub metadata_peers: Vec<SocketAddr>,
     /// A request to metadata is given up after this. Default 10 s.
     pub metadata_deadline: Duration,
-    /// What carries shards to and from the nodes.
-    pub provider: Provider,
+    /// What carries shards to and from the nodes. Default `auto`: of the endpoints that a node has registered, the first that a
+    /// connection can be had to.
+    pub fabric: Fabric,
+    /// A node that is reached by less than its best endpoint is tried at the better ones every so often. Default 15 s.
+    pub better_fabric_every: Duration,
     /// Registered memory, bytes: what all requests together may hold. Default 256 MiB.
     pub pool_bytes: usize,
     /// Who encodes.
@@ -71,7 +78,8 @@ impl GatewayConfig {
             cluster_key,
             metadata_peers,
             metadata_deadline: Duration::from_secs(10),
-            provider: Provider::Shm,
+            fabric: Fabric::Auto,
+            better_fabric_every: Duration::from_secs(15),
             pool_bytes: POOL_BYTES_DEFAULT,
             codec: tenfour_erasure::best(),
             node_down_after: Duration::from_millis(NODE_DOWN_AFTER_MS),
@@ -91,6 +99,19 @@ pub enum StartError {
     /// The configuration makes no sense.
     #[error("{0}")]
     Config(&'static str),
+    /// The transport that was named cannot be had here.
+    #[error(transparent)]
+    Fabric(#[from] ChoiceError),
+    /// The transport that was named is none of any node.
+    #[error(
+        "fabric = {named}: no node listens at such an endpoint (registered: {registered}); name what the nodes have, or auto"
+    )]
+    NotOffered {
+        /// What was named.
+        named: Provider,
+        /// What the nodes have registered.
+        registered: String,
+    },
     /// Registered memory cannot be had.
     #[error("the fabric's memory: {0}")]
     Memory(#[from] tenfour_rdma::OpenError),
@@ -133,25 +154,25 @@ impl Gateway {
         }
         let settings = MetadataConfig {
             deadline: config.metadata_deadline,
-            ..MetadataConfig::new(config.cluster, config.cluster_key.clone(), config.metadata_peers)
+            ..MetadataConfig::new(config.cluster, config.cluster_key.clone(), config.metadata_peers.clone())
         };
         let metadata = Metadata::connect(settings).await?;
+        check_offers(config.fabric, &metadata.map())?;
         let lease = metadata.lease(&config.name).await?;
-        let mut domain = DomainConfig::new(config.provider, "gateway", config.cluster_key, config.pool_bytes);
-        domain.tunables = config.tunables;
-        let domain = Domain::open(domain)?;
-        let memory = Memory::new(domain.pool().clone(), config.memory_wait);
+        let domain = open_domain(&config)?;
+        let memory = Memory::new(domain.pool().clone(), config.memory_wait.scaled());
         let nodes = Nodes::start(
             NodesConfig {
                 cluster: config.cluster,
-                down_after: config.node_down_after,
-                stores: Latency::new(config.hedge_min, config.hedge_max),
-                fetches: Latency::new(config.hedge_min, config.hedge_max),
+                better_every: config.better_fabric_every.scaled(),
+                down_after: config.node_down_after.scaled(),
+                stores: Latency::new(config.hedge_min.scaled(), config.hedge_max.scaled()),
+                fetches: Latency::new(config.hedge_min.scaled(), config.hedge_max.scaled()),
             },
             domain,
             metadata.clone(),
         );
-        nodes.first_connections(FIRST_CONNECTIONS_WAIT).await;
+        nodes.first_connections(FIRST_CONNECTIONS_WAIT.scaled()).await;
         let inner = Inner {
             name: config.name,
             metadata,
@@ -161,8 +182,8 @@ impl Gateway {
             memory,
             codec: config.codec,
             counters: Counters::default(),
-            write_deadline: config.write_deadline,
-            read_deadline: config.read_deadline,
+            write_deadline: config.write_deadline.scaled(),
+            read_deadline: config.read_deadline.scaled(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -209,6 +230,32 @@ impl Gateway {
         }
         self.inner.nodes.stop().await;
     }
+}
+
+/// The fabric's end of this gateway. `auto` does without verbs when a device that is there cannot be used.
+fn open_domain(config: &GatewayConfig) -> Result<Domain, StartError> {
+    let providers = config.fabric.providers()?;
+    let mut domain =
+        DomainConfig::carrying(providers, "gateway", config.cluster_key.clone(), config.pool_bytes);
+    domain.tunables = config.tunables.clone();
+    let optional: &[Provider] = if config.fabric == Fabric::Auto { &[Provider::Verbs] } else { &[] };
+    Ok(Domain::open_without(domain, optional)?)
+}
+
+/// A transport that was named, and that no node has, is an error now and not a gateway without nodes.
+fn check_offers(fabric: Fabric, map: &ClusterMap) -> Result<(), StartError> {
+    let Fabric::Only(named) = fabric else { return Ok(()) };
+    let offered: BTreeSet<String> = map
+        .nodes
+        .values()
+        .flat_map(|node| &node.endpoints)
+        .filter_map(|text| Some(text.parse::<Advertised>().ok()?.endpoint.provider().to_string()))
+        .collect();
+    if offered.is_empty() || offered.contains(&named.to_string()) {
+        return Ok(());
+    }
+    let registered = offered.into_iter().collect::<Vec<_>>().join(", ");
+    Err(StartError::NotOffered { named, registered })
 }
 
 /// A name that no other gateway has, in this process or another.

@@ -5,6 +5,7 @@ use crate::nodes::Nodes;
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tenfour_types::shard_service::{FromNode, ShardRef, ToNode};
 use tenfour_types::{NodeId, ShardIndex, StripeRow};
 use tokio::time::timeout;
@@ -47,7 +48,7 @@ async fn ask(nodes: &Nodes, node: NodeId, shards: &[(usize, ShardRef)]) -> Vec<(
         let Some(link) = nodes.link(node) else { return whole };
         let refs: Vec<ShardRef> = shards.iter().map(|(_, shard)| *shard).collect();
         let answer = link.ask(|request| ToNode::Verify { request, shards: refs });
-        if let Ok(Ok(FromNode::Verified { results, .. })) = timeout(ANSWER_WAIT, answer).await {
+        if let Ok(Ok(FromNode::Verified { results, .. })) = timeout(ANSWER_WAIT.scaled(), answer).await {
             let good = shards.iter().zip(results).filter(|(_, result)| result.is_ok());
             whole.extend(good.map(|((position, shard), _)| (*position, shard.index)));
         }

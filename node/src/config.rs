@@ -1,7 +1,7 @@
 //! What a node is started with. Nothing is read from the environment here.
 
 use std::path::PathBuf;
-use tenfour_rdma::{ClusterKey, Endpoint, Tunables};
+use tenfour_rdma::{ClusterKey, ListenAt, Tunables};
 use tenfour_types::{ClusterId, NodeId, TargetId};
 
 /// Registered memory of a node, unless said otherwise.
@@ -21,7 +21,7 @@ pub struct NodeConfig {
     /// Its id.
     pub node: NodeId,
     /// Where the shard service listens, in order of preference; connections of every provider share the registered memory.
-    pub fabric: Vec<Endpoint>,
+    pub fabric: Vec<ListenAt>,
     /// Its disks.
     pub targets: Vec<TargetConfig>,
     /// Registered memory: three quarters for staging slots, the rest for reads.

@@ -31,10 +31,11 @@ fn key() -> ClusterKey {
 
 fn config(folder: &tempfile::TempDir, provider: Provider) -> NodeConfig {
     let mut config = NodeConfig::new(CLUSTER, key(), NODE);
-    config.fabric = vec![match provider {
+    let endpoint = match provider {
         Provider::Shm => Endpoint::Shm(folder.path().join("fabric.sock")),
         _ => "tcp:127.0.0.1:0".parse().unwrap(),
-    }];
+    };
+    config.fabric = vec![endpoint.into()];
     let target = folder.path().join("target");
     std::fs::create_dir_all(&target).unwrap();
     config.targets =

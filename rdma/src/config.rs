@@ -2,6 +2,7 @@
 
 use crate::{ClusterKey, Provider};
 use std::time::Duration;
+use tenfour_types::Scaled;
 
 /// Longest message of one SEND, bytes.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 10;
@@ -53,7 +54,8 @@ impl DomainConfig {
     }
 }
 
-/// Times of a domain.
+/// Times of a domain, as on an ordinary machine: all but `spin` are multiplied by the process's [`tenfour_types::TimeScale`] when
+/// the domain is opened.
 #[derive(Clone, Debug)]
 pub struct Tunables {
     /// An operation that its peer has not executed after so long fails with `RetryExceeded`. Default 10 s.
@@ -65,6 +67,16 @@ pub struct Tunables {
     /// `shm` only: poll so long before sleeping. Trades a whole core for latency; worth it between two busy processes
     /// that have a core each; on a core that they share, every step takes that much longer. Default zero.
     pub spin: Duration,
+}
+
+impl Tunables {
+    pub(crate) fn scaled(self) -> Self {
+        Self {
+            operation_timeout: self.operation_timeout.scaled(),
+            receiver_not_ready_timer: self.receiver_not_ready_timer.scaled(),
+            ..self
+        }
+    }
 }
 
 impl Default for Tunables {
@@ -83,7 +95,7 @@ impl Default for Tunables {
 pub struct ConnectOptions {
     /// Told to the acceptor before it decides, at most [`PRIVATE_DATA_BYTES_MAX`] bytes.
     pub private_data: Vec<u8>,
-    /// The connection stands after so long, or fails.
+    /// The connection stands after so long, or fails; multiplied by the process's [`tenfour_types::TimeScale`].
     pub deadline: Duration,
 }
 

@@ -14,6 +14,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -182,7 +183,7 @@ impl Connection {
         let link = &self.handle.link;
         link.fail(ConnectionError::Closed, OperationError::Flushed);
         // Elapsed: the quarantine goes on without us.
-        let _ = timeout(CLOSE_WAIT, link.ended()).await;
+        let _ = timeout(CLOSE_WAIT.scaled(), link.ended()).await;
     }
 
     fn pair(&self) -> &QueuePair {

@@ -19,6 +19,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -49,11 +50,12 @@ struct Links {
 
 impl Domain {
     /// Registers the pool. Neither listens nor connects, and needs no runtime.
-    pub fn open(config: DomainConfig) -> Result<Domain, OpenError> {
+    pub fn open(mut config: DomainConfig) -> Result<Domain, OpenError> {
         if config.providers.is_empty() {
             return Err(OpenError::NoProvider);
         }
         config.providers.iter().try_for_each(|provider| provider.available())?;
+        config.tunables = config.tunables.scaled();
         let pool = Pool::create(&format!("tenfour-{}", config.name), config.pool_bytes)
             .map_err(|source| OpenError::Memory { bytes: config.pool_bytes, source })?;
         let shared = Arc::new(Shared { config, pool, links: Mutex::default() });
@@ -66,6 +68,19 @@ impl Domain {
             links.iter().for_each(|link| link.want(u64::MAX));
         });
         Ok(Self { shared })
+    }
+
+    /// As [`Domain::open`]; when that fails, without the providers that are `optional`, which is logged.
+    pub fn open_without(config: DomainConfig, optional: &[Provider]) -> Result<Domain, OpenError> {
+        let mut rest = config.clone();
+        rest.providers.retain(|provider| !optional.contains(provider));
+        match Self::open(config) {
+            Err(error) if !rest.providers.is_empty() => {
+                tracing::warn!(%error, without = ?optional, "the fabric goes on without a provider");
+                Self::open(rest)
+            }
+            opened => opened,
+        }
     }
 
     /// The registered memory of this domain.
@@ -96,7 +111,7 @@ impl Domain {
         if !self.carries(to.provider()) {
             return Err(ConnectError::WrongProvider { endpoint: to.provider() });
         }
-        let connected = timeout(options.deadline, async {
+        let connected = timeout(options.deadline.scaled(), async {
             match to {
                 Endpoint::Shm(path) => shm::connect(self, path, options.private_data).await,
                 Endpoint::Tcp(address) => tcp::connect(self, *address, options.private_data).await,
@@ -119,12 +134,7 @@ impl Domain {
 
     /// Our words of a set-up.
     pub(crate) fn setup(&self, kind: Kind, provider: Provider, private_data: Vec<u8>) -> Setup {
-        Setup {
-            kind,
-            provider,
-            private_data,
-            pool_bytes: self.pool().capacity_bytes() as u64,
-        }
+        Setup { kind, provider, private_data, pool_bytes: self.pool().capacity_bytes() as u64 }
     }
 
     /// A place among the connections of this domain; it goes back when it is dropped unused.

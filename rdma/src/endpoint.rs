@@ -62,7 +62,7 @@ impl FromStr for Provider {
             "shm" => Ok(Self::Shm),
             "tcp" => Ok(Self::Tcp),
             "verbs" => Ok(Self::Verbs),
-            _ => Err(EndpointError { text: text.to_owned() }),
+            _ => Err(EndpointError::new(text)),
         }
     }
 }
@@ -83,6 +83,12 @@ pub enum Endpoint {
 #[error("{text:?} is not a fabric endpoint: expected shm:PATH, tcp:ADDRESS:PORT or verbs:ADDRESS:PORT")]
 pub struct EndpointError {
     text: String,
+}
+
+impl EndpointError {
+    pub(crate) fn new(text: &str) -> Self {
+        Self { text: text.to_owned() }
+    }
 }
 
 impl Endpoint {
@@ -110,7 +116,7 @@ impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
-        let error = || EndpointError { text: text.to_owned() };
+        let error = || EndpointError::new(text);
         match text.split_once(':').ok_or_else(error)? {
             ("shm", path) if !path.is_empty() => Ok(Self::Shm(path.into())),
             ("tcp", address) => address.parse().map(Self::Tcp).map_err(|_| error()),

@@ -12,6 +12,8 @@
 //!
 //! This crate knows nothing of objects, shards or S3, and never retries an operation: who posted it decides.
 
+mod advertised;
+mod choice;
 mod completion;
 mod config;
 mod connection;
@@ -27,6 +29,8 @@ mod setup;
 mod shm;
 mod tcp;
 
+pub use advertised::{Advertised, HostId};
+pub use choice::{ChoiceError, Fabric, ListenAt};
 pub use completion::Completion;
 pub use config::{ConnectOptions, DomainConfig, MESSAGE_BYTES_MAX, PRIVATE_DATA_BYTES_MAX, Tunables};
 pub use connection::{Connection, Received};

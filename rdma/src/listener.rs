@@ -13,6 +13,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -120,7 +121,7 @@ async fn accept_all(domain: Domain, socket: Socket, deliver: mpsc::Sender<Incomi
         };
         let (domain, deliver) = (domain.clone(), deliver.clone());
         tokio::spawn(async move {
-            match timeout(HANDSHAKE_DEADLINE, greet(domain, stream)).await {
+            match timeout(HANDSHAKE_DEADLINE.scaled(), greet(domain, stream)).await {
                 Ok(Ok(incoming)) => drop(deliver.send(incoming).await),
                 Ok(Err(error)) => tracing::warn!(%error, "refused a fabric connection"),
                 Err(_) => tracing::warn!("a fabric connection did not prove the key in time"),
@@ -200,7 +201,7 @@ impl Incoming {
             return Err(ConnectError::WrongProvider { endpoint: self.provider() });
         }
         let Self { session, request, stream, .. } = self;
-        let accepted = timeout(HANDSHAKE_DEADLINE, async move {
+        let accepted = timeout(HANDSHAKE_DEADLINE.scaled(), async move {
             match stream {
                 Proved::Tcp(stream) => {
                     tcp::accept(domain, stream, &session.key, request, private_data).await
@@ -216,7 +217,7 @@ impl Incoming {
     /// Says no.
     pub async fn reject(self) {
         let setup = self.domain.setup(Kind::Reject, self.provider(), Vec::new());
-        let told = timeout(HANDSHAKE_DEADLINE, async move {
+        let told = timeout(HANDSHAKE_DEADLINE.scaled(), async move {
             match self.stream {
                 Proved::Tcp(mut stream) => tcp::write_setup(&mut stream, &setup, &self.session.key).await,
                 Proved::Shm(stream, _) => shm::write_reject(&stream, &setup, &self.session.key).await,

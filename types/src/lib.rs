@@ -12,6 +12,7 @@ pub mod record;
 mod remote;
 pub mod shard_service;
 mod stripe;
+mod time_scale;
 
 pub use codec::{DecodeError, Wire};
 pub use ids::key_slot;
@@ -23,3 +24,4 @@ pub use manifest::{Body, Extent, Manifest, PartRef};
 pub use object::{BucketName, Checksum, ChecksumKind, ETag, Headers, NameError, ObjectKey};
 pub use remote::Remote;
 pub use stripe::{Override, StripeRow, shard_bytes};
+pub use time_scale::{Scaled, TimeScale, TimeScaleError};

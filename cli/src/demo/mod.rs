@@ -4,6 +4,7 @@ pub mod compare;
 mod story;
 
 use crate::units::ByteSize;
+use crate::up::FabricArguments;
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 
@@ -16,9 +17,8 @@ pub struct DemoArguments {
     /// 8 MiB and 50 small objects: for slow machines.
     #[arg(long)]
     pub small: bool,
-    /// What carries shards between processes: shm or tcp.
-    #[arg(long, value_name = "FABRIC", default_value = "shm", value_parser = ["shm", "tcp"])]
-    pub fabric: String,
+    #[command(flatten)]
+    pub fabric: FabricArguments,
     /// Chooses the nodes that die and the made-up contents; random when absent, and printed.
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
@@ -34,6 +34,7 @@ pub async fn run(arguments: DemoArguments) -> Result<()> {
             bail!("{} is not a file", file.display());
         }
     }
+    arguments.fabric.check()?;
     let seed = arguments.seed.unwrap_or_else(rand::random);
     let folder = tempfile::Builder::new().prefix("tenfour-demo-").tempdir()?;
     println!("tenfour demo   seed {seed}   {}", folder.path().display());

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tenfour_client::{Body, Pattern, S3};
 use tenfour_gateway::Gateway;
-use tenfour_types::StripeId;
+use tenfour_types::{Scaled, StripeId};
 use tokio::process::Command;
 
 /// Nodes that die: as many as 10+4 survives.
@@ -85,7 +85,7 @@ impl<'a> Story<'a> {
         let address: SocketAddr = wishes.s3;
         println!("starting 3 metadata, 14 node and 1 gateway processes …");
         let cluster = LocalCluster::start(&folder.join("cluster"), wishes, false).await?;
-        let gateway = silent_gateway(&cluster.layout.cluster_section(), &arguments.fabric).await?;
+        let gateway = silent_gateway(&cluster.layout.cluster_section(), arguments.fabric.fabric).await?;
         let keys = cluster.credentials().clone();
         let list = List {
             endpoint: format!("http://{address}"),
@@ -107,7 +107,7 @@ impl<'a> Story<'a> {
     }
 
     async fn play(&mut self, arguments: &DemoArguments) -> Result<()> {
-        self.cluster.wait_for_full_width(PATIENCE).await?;
+        self.cluster.wait_for_full_width(PATIENCE.scaled()).await?;
         self.list.client()?.create_bucket().await?;
         let amount = Amount::of(arguments);
         let objects = if arguments.files.is_empty() {
@@ -129,11 +129,11 @@ impl<'a> Story<'a> {
         for victim in victims {
             if let Some(node) = self.cluster.nodes.get(victim) {
                 node.start().await;
-                node.ready(PATIENCE).await?;
+                node.ready(PATIENCE.scaled()).await?;
             }
         }
         let began = Instant::now();
-        let wide = self.cluster.wait_for_full_width(PATIENCE).await;
+        let wide = self.cluster.wait_for_full_width(PATIENCE.scaled()).await;
         self.line(
             "the nodes return, all placement groups at full width",
             wide.is_ok(),
@@ -199,7 +199,7 @@ impl<'a> Story<'a> {
 
     /// Waits until the nodes that returned answer this process as well.
     async fn wait_for_nodes(&self) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + PATIENCE.scaled();
         while self.gateway.connected_nodes() < self.cluster.nodes.len() && Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tenfour_erasure::Codec;
 use tenfour_gateway::http::{HttpConfig, Server, SigV2};
 use tenfour_gateway::{Gateway, GatewayConfig};
-use tenfour_rdma::Provider;
 
 /// Serves until it is asked to end.
 pub async fn run(arguments: ProcessArguments) -> Result<()> {
     let file: GatewayFile = config::read(&arguments.config)?;
+    file.cluster.timeout_scale.set_for_process();
     let gateway = Gateway::start(gateway_config(&file)?).await.context("the gateway cannot start")?;
     let server = Server::bind(gateway.clone(), http_config(&file)?).await?;
     announce_ready();
@@ -32,7 +32,7 @@ fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {
         name: file.name.clone().unwrap_or_else(|| format!("{host}:{}", file.listen.port())),
         pool_bytes: file.pool.as_usize(),
         codec: codec(&file.codec)?,
-        provider: provider(&file.fabric)?,
+        fabric: file.fabric.parse()?,
         node_down_after: Duration::from_millis(file.node_down_after_ms),
         ..GatewayConfig::new(
             file.cluster.cluster_id()?,
@@ -55,16 +55,6 @@ fn http_config(file: &GatewayFile) -> Result<HttpConfig> {
         },
         ..HttpConfig::default()
     })
-}
-
-/// The provider of that name.
-pub fn provider(name: &str) -> Result<Provider> {
-    match name {
-        "shm" => Ok(Provider::Shm),
-        "tcp" => Ok(Provider::Tcp),
-        "verbs" => Ok(Provider::Verbs),
-        other => bail!("fabric = {other:?}: it is shm, tcp or verbs"),
-    }
 }
 
 fn codec(name: &str) -> Result<Arc<dyn Codec>> {

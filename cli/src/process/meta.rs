@@ -11,6 +11,7 @@ use tenfour_metadata::{MetadataServer, MetadataServerConfig};
 /// Runs the replica until it is asked to end, or until its Raft core or store died.
 pub async fn run(arguments: ProcessArguments) -> Result<()> {
     let file: MetaFile = config::read(&arguments.config)?;
+    file.cluster.timeout_scale.set_for_process();
     let server =
         MetadataServer::start(server_config(&file)?).await.context("the metadata replica cannot start")?;
     announce_ready();

@@ -10,14 +10,16 @@ use tenfour_metadata::api::ClusterCommand;
 use tenfour_metadata::api::cluster::Heartbeat;
 use tenfour_node::{Node, NodeConfig, TargetConfig};
 use tenfour_placement::ClusterMap;
+use tenfour_rdma::{Advertised, Endpoint, Fabric, ListenAt};
 use tenfour_types::limits::NODE_HEARTBEAT_MS;
-use tenfour_types::{NodeId, TargetId};
+use tenfour_types::{NodeId, Scaled, TargetId};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Runs the node until it is asked to end.
 pub async fn run(arguments: ProcessArguments) -> Result<()> {
     let file: NodeFile = config::read(&arguments.config)?;
-    let metadata = cluster::connect_within(&file.cluster, cluster::READY_DEADLINE).await?;
+    file.cluster.timeout_scale.set_for_process();
+    let metadata = cluster::connect_within(&file.cluster, cluster::READY_DEADLINE.scaled()).await?;
     let map = metadata.refresh_map().await?;
     let config = node_config(&file, &map)?;
     for target in config.targets.iter().filter(|target| target.create) {
@@ -47,17 +49,27 @@ fn node_config(file: &NodeFile, map: &ClusterMap) -> Result<NodeConfig> {
         bail!("the node has no [[target]]");
     }
     Ok(NodeConfig {
-        fabric: file
-            .listen
-            .iter()
-            .map(|endpoint| endpoint.parse())
-            .collect::<Result<_, _>>()
-            .context("listen")?,
+        fabric: listen_at(file)?,
         targets: file.targets.iter().map(target).collect(),
         staging_bytes: file.staging.as_usize(),
         segment_bytes: u32::try_from(file.segment.0).context("segment: at most 4GiB")?,
         ..NodeConfig::new(file.cluster.cluster_id()?, file.cluster.cluster_key()?, NodeId(file.id))
     })
+}
+
+/// The places to listen at; others are told of them, so that each must mean one machine.
+fn listen_at(file: &NodeFile) -> Result<Vec<ListenAt>> {
+    let places = file.fabric.parse::<Fabric>()?.endpoints(&file.listen)?;
+    for ListenAt { endpoint, .. } in &places {
+        if let Endpoint::Tcp(address) | Endpoint::Verbs(address) = endpoint
+            && address.ip().is_unspecified()
+        {
+            bail!(
+                "listen: {endpoint} is every address of this machine; name the one that gateways are to connect to"
+            );
+        }
+    }
+    Ok(places)
 }
 
 /// A new target that could not be opened is left out: once it were known, its folder would be taken for a lost one.
@@ -68,7 +80,11 @@ async fn register(metadata: &Metadata, file: &NodeFile, map: &ClusterMap, node: 
     let weight = |section: &TargetSection| (section.capacity.0 >> 30).clamp(1, u64::from(u32::MAX)) as u32;
     let command = ClusterCommand::RegisterNode {
         node: NodeId(file.id),
-        endpoints: file.listen.clone(),
+        endpoints: node
+            .endpoints()
+            .iter()
+            .map(|endpoint| Advertised::by_this_process(endpoint.clone()).to_string())
+            .collect(),
         rack: file.rack.clone(),
         targets: file
             .targets
@@ -85,7 +101,7 @@ async fn register(metadata: &Metadata, file: &NodeFile, map: &ClusterMap, node: 
 
 /// Heartbeats for ever; a metadata service that does not answer is no reason to stop serving shards.
 async fn beat(metadata: &Metadata, node: &Node, id: NodeId) {
-    let mut ticks = interval(Duration::from_millis(NODE_HEARTBEAT_MS));
+    let mut ticks = interval(Duration::from_millis(NODE_HEARTBEAT_MS).scaled());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut poisoned = node.poisoned();
     loop {

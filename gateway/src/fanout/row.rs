@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tenfour_placement::ClusterMap;
+use tenfour_types::Scaled;
 use tenfour_types::limits::TOTAL_SHARDS;
 use tenfour_types::{GroupId, NodeId, ShardIndex, TargetId};
 use tokio::time::{Instant, sleep, timeout};
@@ -57,7 +58,7 @@ impl Row {
     /// those that are slow or refused something will have to do, and some may come back in a moment.
     async fn choose(inner: &Inner, map: &ClusterMap) -> Result<Self, FanoutError> {
         let seed = rand::random();
-        let give_up = Instant::now() + ROW_WAIT;
+        let give_up = Instant::now() + ROW_WAIT.scaled();
         loop {
             for strict in [true, false] {
                 if let Some(row) = Self::among(map, &Absent::now(map, &inner.nodes, strict), seed) {

@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tenfour_types::Scaled;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
@@ -85,7 +86,7 @@ impl CheckedBody {
             body,
             left: limits.most,
             wanted: Some((limits.room.clone(), memory_bytes)),
-            until: Instant::now() + BODY_WITHIN,
+            until: Instant::now() + BODY_WITHIN.scaled(),
             slot: slot.clone(),
             expected,
             hashers,
@@ -137,7 +138,7 @@ where
         if let Some((room, bytes)) = self.wanted.take() {
             let memory = room.take(bytes).await.ok_or(BodyError::NoRoom)?;
             let _ = self.slot.memory.set(memory);
-            self.until = Instant::now() + BODY_WITHIN;
+            self.until = Instant::now() + BODY_WITHIN.scaled();
         }
         loop {
             let body = &mut self.body;

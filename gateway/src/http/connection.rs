@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tenfour_types::Scaled;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -122,7 +123,7 @@ impl<B: Backend> Server<B> {
         drop(listener);
         let _ = stop.send(true);
         let all = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(config.stop_within, all).await.is_err() {
+        if tokio::time::timeout(config.stop_within.scaled(), all).await.is_err() {
             warn!("requests that still ran were cut off");
         }
     }
@@ -141,7 +142,7 @@ async fn serve<B: Backend>(
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS_WITHIN)
+        .header_read_timeout(HEADERS_WITHIN.scaled())
         .max_buf_size(READ_BUFFER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(Socket::new(stream)), service);
@@ -173,5 +174,5 @@ async fn linger(mut stream: TcpStream) {
     }
     let mut discarded = [0; 16 << 10];
     let drain = async { while matches!(stream.read(&mut discarded).await, Ok(read) if read > 0) {} };
-    let _ = tokio::time::timeout(LINGER, drain).await;
+    let _ = tokio::time::timeout(LINGER.scaled(), drain).await;
 }

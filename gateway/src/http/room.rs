@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -21,7 +22,10 @@ pub struct Room {
 impl Room {
     /// So many bytes.
     pub fn new(bytes: u64) -> Self {
-        Self { free: Arc::new(Semaphore::new(usize::try_from(bytes / UNIT_BYTES).unwrap_or(0))), wait: WAIT }
+        Self {
+            free: Arc::new(Semaphore::new(usize::try_from(bytes / UNIT_BYTES).unwrap_or(0))),
+            wait: WAIT.scaled(),
+        }
     }
 
     /// What nobody holds.

@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -30,7 +31,7 @@ pub struct Socket {
 impl Socket {
     /// Watches a connection.
     pub fn new(stream: TcpStream) -> Self {
-        Self::with_window(stream, WINDOW)
+        Self::with_window(stream, WINDOW.scaled())
     }
 
     fn with_window(stream: TcpStream, window: Duration) -> Self {

@@ -11,7 +11,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tenfour_rdma::{Buffer, Completion, Connection, Frozen, Grant, OperationError, Remote};
+use tenfour_rdma::{Buffer, Completion, Connection, Frozen, Grant, OperationError, Provider, Remote};
+use tenfour_types::Scaled;
 use tenfour_types::shard_service::{FromNode, ShardError, ShardRef, ShardTable, ToNode};
 use tenfour_types::{NodeId, Wire};
 use tokio::sync::oneshot;
@@ -134,6 +135,17 @@ impl Link {
         self.node
     }
 
+    /// What carries it.
+    pub(crate) fn provider(&self) -> Provider {
+        self.connection.provider()
+    }
+
+    /// Whether everything that was asked over it has been answered.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.stores.is_empty() && state.requests.is_empty()
+    }
+
     pub(super) fn id(&self) -> u64 {
         self.connection.id()
     }
@@ -199,7 +211,7 @@ impl Link {
         tag: usize,
     ) -> Result<(), Failure> {
         let (offset, bytes) = (range.start as u32, range.len() as u32);
-        let grant = self.connection.grant_write(buffer, 0..range.len(), GRANT_EXPIRES);
+        let grant = self.connection.grant_write(buffer, 0..range.len(), GRANT_EXPIRES.scaled());
         let grant =
             grant.map_err(|error| if error.is_retryable() { Failure::Busy } else { Failure::Lost })?;
         let into = grant.remote();

@@ -7,6 +7,7 @@
 mod credits;
 mod inbox;
 mod link;
+mod path;
 mod peer;
 
 pub(crate) use credits::Credit;
@@ -23,12 +24,15 @@ use std::time::{Duration, Instant};
 use tenfour_metadata::Metadata;
 use tenfour_placement::ClusterMap;
 use tenfour_rdma::Domain;
+use tenfour_types::Scaled;
 use tenfour_types::limits::PARITY_SHARDS;
 use tenfour_types::{ClusterId, Epoch, NodeId, TargetId};
 use tokio::task::JoinHandle;
 
 /// How often the map is looked at for nodes that came or went, and silent nodes are asked how they are.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A connection stands after so long, with its slots, or is given up.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// A target that refused a shard (full, out of service) is not tried first again for so long.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// Targets remembered as refusing.
@@ -37,6 +41,8 @@ const REFUSED_MAX: usize = 4096;
 pub(crate) struct NodesConfig {
     pub(crate) cluster: ClusterId,
     pub(crate) down_after: Duration,
+    /// How often a node that is reached by less than its best endpoint is tried at the better ones.
+    pub(crate) better_every: Duration,
     pub(crate) stores: Latency,
     pub(crate) fetches: Latency,
 }
@@ -166,7 +172,7 @@ impl Nodes {
     /// The target refused a shard: others are tried first for a while.
     pub(crate) fn refuses(&self, target: TargetId) {
         let mut refused = self.shared.refused.lock();
-        refused.retain(|_, since| since.elapsed() < REFUSED_FOR);
+        refused.retain(|_, since| since.elapsed() < REFUSED_FOR.scaled());
         if refused.len() < REFUSED_MAX {
             refused.insert(target, Instant::now());
         }
@@ -175,7 +181,8 @@ impl Nodes {
     /// Whether a target refused a shard a moment ago.
     pub(crate) fn is_refusing(&self, target: TargetId) -> bool {
         let refused = self.shared.refused.lock();
-        !refused.is_empty() && refused.get(&target).is_some_and(|since| since.elapsed() < REFUSED_FOR)
+        !refused.is_empty()
+            && refused.get(&target).is_some_and(|since| since.elapsed() < REFUSED_FOR.scaled())
     }
 
     /// Ends all connections.

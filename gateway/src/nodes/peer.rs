@@ -1,21 +1,24 @@
 //! Keeps one node connected: connects, listens, and connects again, for as long as the map knows the node.
 
 use super::link::{Answered, Link};
+use super::path::{Connected, Paths};
 use super::{Shared, credits::Credits};
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tenfour_placement::{Node, NodeState};
-use tenfour_rdma::{ConnectOptions, Connection, Domain, Endpoint, Received};
+use tenfour_rdma::{Domain, Endpoint, Received};
+use tenfour_types::Scaled;
 use tenfour_types::shard_service::{FromNode, Hello};
 use tenfour_types::{NodeId, Wire};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 /// Pauses between attempts: doubled from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(640));
-/// A connection stands after so long, with its slots, or is given up.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+/// How often a connection that was replaced is looked at, and how long it may take to answer what it was asked.
+const RETIRE_LOOK: Duration = Duration::from_millis(250);
+const RETIRE_WITHIN: Duration = Duration::from_secs(60);
 
 pub(super) struct Peer {
     id: NodeId,
@@ -40,6 +43,10 @@ impl Peer {
     /// The connection, if there is one.
     pub(super) fn link(&self) -> Option<Arc<Link>> {
         self.link.lock().clone()
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        self.node.lock().endpoints.clone()
     }
 
     /// Whether the map calls the node up.
@@ -67,63 +74,112 @@ impl Peer {
     }
 }
 
+/// What a peer's task works with; taken anew for each connection, so that it ends with the gateway.
+struct Surroundings {
+    domain: Domain,
+    credits: Arc<Credits>,
+    hello: Hello,
+    better_every: Duration,
+}
+
+impl Surroundings {
+    fn of(peer: &Peer, shared: &Weak<Shared>) -> Option<Self> {
+        let shared = shared.upgrade()?;
+        Some(Self {
+            domain: shared.domain.clone(),
+            credits: shared.credits.clone(),
+            hello: Hello { cluster: shared.config.cluster, node: peer.id },
+            better_every: shared.config.better_every,
+        })
+    }
+}
+
 async fn keep_connected(peer: Arc<Peer>, shared: Weak<Shared>) {
     let mut pause = PAUSES.0;
+    let Some(around) = Surroundings::of(&peer, &shared) else { return };
+    let mut paths = Paths::new(peer.id, around.better_every);
+    drop(around);
     loop {
-        let Some((domain, hello, credits)) = shared.upgrade().map(|shared| {
-            let hello = Hello { cluster: shared.config.cluster, node: peer.id };
-            (shared.domain.clone(), hello, shared.credits.clone())
-        }) else {
-            return;
-        };
-        match connect(&peer, &domain, &hello).await {
-            Ok((connection, slots)) => {
+        let Some(around) = Surroundings::of(&peer, &shared) else { return };
+        match paths.connect(&peer.endpoints(), &around.domain, &around.hello).await {
+            Ok(connected) => {
                 pause = PAUSES.0;
-                let link = Arc::new(Link::new(peer.id, connection));
-                *peer.link.lock() = Some(link.clone());
-                credits.open(link.clone(), &slots);
-                tracing::debug!(node = %peer.id, slots = slots.len(), "connected");
-                let why = listen(&link, &credits, &shared).await;
-                peer.link.lock().take();
-                credits.close(&link);
-                link.fail();
-                tracing::info!(node = %peer.id, why, "the connection ended");
-                link.connection().close().await;
+                let mut next = Some(connected);
+                while let Some(connected) = next {
+                    next = serve(&peer, &around, &shared, &mut paths, connected).await;
+                }
             }
             Err(why) => tracing::debug!(node = %peer.id, why, "not connected"),
         }
+        drop(around);
         sleep(pause).await;
         pause = (pause * 2).min(PAUSES.1);
     }
 }
 
-/// The first endpoint of our provider at which the node itself answers, and the slots it grants.
-async fn connect(
+/// A connection's life. It ends when it breaks, or when a better one is had, which is returned.
+async fn serve(
     peer: &Peer,
-    domain: &Domain,
-    hello: &Hello,
-) -> Result<(Connection, Vec<tenfour_rdma::Remote>), String> {
-    let endpoints: Vec<Endpoint> =
-        peer.node.lock().endpoints.iter().filter_map(|text| text.parse().ok()).collect();
-    let mut why = "no endpoint of this provider".to_owned();
-    for endpoint in endpoints.iter().filter(|endpoint| domain.carries(endpoint.provider())) {
-        let options = ConnectOptions { private_data: hello.to_bytes(), deadline: CONNECT_DEADLINE };
-        match domain.connect(endpoint, options).await {
-            Ok(connection) => match timeout(CONNECT_DEADLINE, connection.recv()).await {
-                Ok(Ok(Received::Message(message))) => match FromNode::from_bytes(&message) {
-                    Ok(FromNode::Slots { slots, .. }) => return Ok((connection, slots)),
-                    _ => why = format!("{endpoint}: the first message is not its slots"),
-                },
-                _ => why = format!("{endpoint}: its slots did not come"),
-            },
-            Err(error) => why = format!("{endpoint}: {error}"),
+    around: &Surroundings,
+    shared: &Weak<Shared>,
+    paths: &mut Paths,
+    connected: Connected,
+) -> Option<Connected> {
+    let (endpoint, since) = (connected.endpoint().clone(), connected.since());
+    let link = Arc::new(Link::new(peer.id, connected.connection));
+    *peer.link.lock() = Some(link.clone());
+    around.credits.open(link.clone(), &connected.slots);
+    let mut listening = Box::pin(listen(link.clone(), around.credits.clone(), shared.clone()));
+    let why = tokio::select! {
+        why = &mut listening => why,
+        better = improve(peer, around, paths, &endpoint) => {
+            // Requests that are on their way are answered over the old one; new ones go over the new one from now on.
+            tokio::spawn(retire(link, listening));
+            return Some(better);
+        }
+    };
+    peer.link.lock().take();
+    around.credits.close(&link);
+    link.fail();
+    tracing::info!(node = %peer.id, why, "the connection ended");
+    paths.broke(&endpoint, since, &why);
+    link.connection().close().await;
+    None
+}
+
+/// Resolves when there is a better connection than this one.
+async fn improve(peer: &Peer, around: &Surroundings, paths: &mut Paths, current: &Endpoint) -> Connected {
+    loop {
+        sleep(around.better_every).await;
+        let advertised = peer.endpoints();
+        if Paths::may_improve(current, &advertised, &around.domain)
+            && let Some(better) = paths.improve(current, &advertised, &around.domain, &around.hello).await
+        {
+            return better;
         }
     }
-    Err(why)
+}
+
+/// Lets a connection that was replaced answer what it was asked, for as long as a request may take.
+async fn retire(link: Arc<Link>, listening: impl Future<Output = String>) {
+    let answered = async {
+        // Whoever was granted a credit of it before it was replaced may still be about to use it.
+        sleep(RETIRE_LOOK).await;
+        while !link.is_idle() {
+            sleep(RETIRE_LOOK).await;
+        }
+    };
+    tokio::select! {
+        _ = listening => {}
+        () = answered => {}
+        () = sleep(RETIRE_WITHIN.scaled()) => {}
+    }
+    link.fail();
+    link.connection().close().await;
 }
 
 /// Passes on what the node says, until the connection ends or the node breaks the protocol.
-async fn listen(link: &Arc<Link>, credits: &Arc<Credits>, shared: &Weak<Shared>) -> String {
+async fn listen(link: Arc<Link>, credits: Arc<Credits>, shared: Weak<Shared>) -> String {
     loop {
         let message = match link.connection().recv().await {
             Ok(Received::Message(message)) => message,
@@ -133,7 +189,7 @@ async fn listen(link: &Arc<Link>, credits: &Arc<Credits>, shared: &Weak<Shared>)
         let answered = match FromNode::from_bytes(&message) {
             Ok(FromNode::Stored { slot, result, next }) => {
                 let answered = link.stored(slot, result);
-                credits.put(link, slot, next);
+                credits.put(&link, slot, next);
                 answered
             }
             Ok(

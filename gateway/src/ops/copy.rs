@@ -16,6 +16,7 @@ use crate::transfer::{
 };
 use bytes::Bytes;
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tenfour_types::limits::{PUT_BYTES_MAX, STRIPE_DATA_BYTES_MAX};
 use tenfour_types::{ChecksumKind, Manifest, ObjectKey};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -59,7 +60,7 @@ impl Copies {
     /// As many as pipelines with so much memory can do at once.
     pub fn new(memory_bytes: usize) -> Self {
         let at_once = (memory_bytes / COPY_MEMORY_BYTES).clamp(1, COPIES_MAX);
-        Self { free: Semaphore::new(at_once), wait: COPY_WAIT }
+        Self { free: Semaphore::new(at_once), wait: COPY_WAIT.scaled() }
     }
 
     async fn turn(&self) -> Result<SemaphorePermit<'_>, OpError> {

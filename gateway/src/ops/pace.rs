@@ -3,6 +3,7 @@
 //! Only the time that was spent waiting for the client counts: a request that waits for the storage is not its fault.
 
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::time::{Instant, timeout};
 
 /// Longest silence in a request's body.
@@ -23,7 +24,7 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self::new(SILENCE_MAX, WINDOW)
+        Self::new(SILENCE_MAX.scaled(), WINDOW.scaled())
     }
 }
 

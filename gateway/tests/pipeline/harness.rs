@@ -14,7 +14,7 @@ use tenfour_metadata::api::{Bucket, ClusterCommand, Config, IndexAnswer, IndexQu
 use tenfour_metadata::{Metadata, MetadataConfig, MetadataServer, MetadataServerConfig};
 use tenfour_node::disk::{Faults, FaultyDisk};
 use tenfour_node::{Node, NodeConfig, TargetConfig};
-use tenfour_rdma::{ClusterKey, Endpoint, Provider};
+use tenfour_rdma::{ClusterKey, Endpoint, Fabric, Provider};
 use tenfour_types::{BucketName, ClusterId, ETag, Headers, NodeId, ObjectKey, StripeRow, TargetId};
 
 const CLUSTER: ClusterId = ClusterId(*b"pipeline cluster");
@@ -99,7 +99,7 @@ impl Cluster {
 
     pub async fn start_node(&mut self, id: u32) {
         let mut config = NodeConfig::new(CLUSTER, key(), NodeId(id));
-        config.fabric = vec![self.endpoint(id)];
+        config.fabric = vec![self.endpoint(id).into()];
         config.targets = vec![TargetConfig {
             id: TargetId(id),
             folder: self.folder.path().to_owned(),
@@ -123,7 +123,7 @@ impl Cluster {
 
     pub fn gateway_config(&self) -> GatewayConfig {
         let mut config = GatewayConfig::new(CLUSTER, key(), self.peers.clone());
-        config.provider = Provider::Shm;
+        config.fabric = Fabric::Only(Provider::Shm);
         // A test machine is slow at times; who tests hedging says what is late.
         config.hedge_min = Duration::from_secs(1);
         config

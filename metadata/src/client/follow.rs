@@ -7,6 +7,7 @@ use crate::client::{Metadata, Shared};
 use crate::net::Kind;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
+use tenfour_types::Scaled;
 use tenfour_types::{ConfigVersion, Epoch};
 
 /// A poll is answered within this even when nothing changed (the server answers after 10 s).
@@ -40,7 +41,7 @@ pub(super) async fn run(shared: Weak<Shared>) {
             Some((epoch, config)) => refresh(&metadata, known, epoch, config).await,
             None => false,
         };
-        if read.elapsed() >= READ_EVERY && metadata.refresh_map().await.is_ok() {
+        if read.elapsed() >= READ_EVERY.scaled() && metadata.refresh_map().await.is_ok() {
             read = Instant::now();
         }
         drop(metadata);
@@ -54,7 +55,8 @@ async fn poll(link: &crate::net::Link, known: (Epoch, ConfigVersion)) -> Option<
     let fill = |out: &mut Vec<u8>| {
         postcard::to_io(&known, out).map(drop).map_err(|_| std::io::ErrorKind::InvalidInput.into())
     };
-    let answer = link.pipe().await.ok()?.ask_within(POLL_TIMEOUT, Kind::Watch, 0, fill).await.ok()?;
+    let answer =
+        link.pipe().await.ok()?.ask_within(POLL_TIMEOUT.scaled(), Kind::Watch, 0, fill).await.ok()?;
     (answer.kind == Kind::Done).then(|| answer.decode()).flatten()
 }
 

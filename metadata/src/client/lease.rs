@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tenfour_types::{BucketId, CommandId, ConfigVersion, LeaseId, MetaGroupId, StripeId};
 
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
@@ -160,7 +161,7 @@ impl Lease {
 async fn publish_while_held(shared: Weak<Shared>) {
     let mut round = 0;
     loop {
-        tokio::time::sleep(PUBLISH_EVERY).await;
+        tokio::time::sleep(PUBLISH_EVERY.scaled()).await;
         let Some(shared) = shared.upgrade() else { return };
         round += 1;
         if let Err(error) = shared.publish(round % IDLE_ROUNDS == 0).await {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tenfour_types::MetaGroupId;
+use tenfour_types::Scaled;
 
 /// A replica tells its status within this.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -63,13 +64,14 @@ impl Metadata {
         request: &MembersRequest,
     ) -> Result<(), MetadataError> {
         let late = MetadataError::OutcomeUnknown;
-        self.shared.router.ask(Kind::Members, group, request, CATCH_UP_TIMEOUT, late).await
+        self.shared.router.ask(Kind::Members, group, request, CATCH_UP_TIMEOUT.scaled(), late).await
     }
 }
 
 async fn status_of(link: &Arc<Link>) -> Option<ReplicaStatus> {
-    let asked =
-        async { link.pipe().await.ok()?.ask_within(STATUS_TIMEOUT, Kind::Status, 0, |_| Ok(())).await.ok() };
-    let answer = tokio::time::timeout(STATUS_TIMEOUT, asked).await.ok()??;
+    let asked = async {
+        link.pipe().await.ok()?.ask_within(STATUS_TIMEOUT.scaled(), Kind::Status, 0, |_| Ok(())).await.ok()
+    };
+    let answer = tokio::time::timeout(STATUS_TIMEOUT.scaled(), asked).await.ok()??;
     (answer.kind == Kind::Done).then(|| answer.decode()).flatten()
 }

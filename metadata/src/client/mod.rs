@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tenfour_placement::ClusterMap;
 use tenfour_rdma::ClusterKey;
+use tenfour_types::Scaled;
 use tenfour_types::{BucketId, ClusterId, CommandId, Epoch, LeaseId, MetaGroupId, ObjectKey};
 use thiserror::Error;
 
@@ -183,7 +184,7 @@ impl Metadata {
     /// A node's sign of life; answers with the epoch that the leader knows. Given up soon: the next one comes anyway.
     pub async fn heartbeat(&self, heartbeat: Heartbeat) -> Result<Epoch, MetadataError> {
         let late = MetadataError::Unavailable("no answer in time".to_owned());
-        let within = self.shared.router.deadline().min(HEARTBEAT_DEADLINE);
+        let within = self.shared.router.deadline().min(HEARTBEAT_DEADLINE.scaled());
         self.shared.router.ask(Kind::Heartbeat, MetaGroupId(0), &heartbeat, within, late).await
     }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tenfour_types::MetaGroupId;
+use tenfour_types::Scaled;
 
 /// One replica is waited for this long before another is asked.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -56,7 +57,7 @@ impl Router {
         let links: Vec<_> = links.collect();
         Self {
             identity,
-            deadline: config.deadline,
+            deadline: config.deadline.scaled(),
             configured: links.len(),
             links: RwLock::new(links),
             leaders: (0..GROUPS_MAX).map(|_| AtomicUsize::new(0)).collect(),
@@ -158,9 +159,9 @@ impl Router {
         left: Duration,
     ) -> Result<Attempt, MetadataError> {
         let wait = left.min(match kind {
-            Kind::Cluster => CLUSTER_ATTEMPT_TIMEOUT,
-            Kind::Members => MEMBERS_ATTEMPT_TIMEOUT,
-            _ => ATTEMPT_TIMEOUT,
+            Kind::Cluster => CLUSTER_ATTEMPT_TIMEOUT.scaled(),
+            Kind::Members => MEMBERS_ATTEMPT_TIMEOUT.scaled(),
+            _ => ATTEMPT_TIMEOUT.scaled(),
         });
         let pipe = match tokio::time::timeout(wait, link.pipe()).await {
             Ok(Ok(pipe)) => pipe,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tenfour_rdma::{ClusterKey, handshake};
+use tenfour_types::Scaled;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -102,11 +103,11 @@ impl Link {
             return Ok(pipe);
         }
         if let Some((when, error)) = failed.as_ref()
-            && when.elapsed() < RECONNECT_AFTER
+            && when.elapsed() < RECONNECT_AFTER.scaled()
         {
             return Err(error.clone());
         }
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT.scaled(), self.connect()).await;
         match connected
             .unwrap_or_else(|_| Err(LinkError::Unreachable(self.address, "no answer in time".to_owned())))
         {
@@ -309,7 +310,7 @@ impl Shared {
     fn is_silent(&self) -> bool {
         let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
         self.unanswered.load(Ordering::Relaxed) >= UNANSWERED_MAX
-            && self.started.elapsed() > heard + SILENT_AFTER
+            && self.started.elapsed() > heard + SILENT_AFTER.scaled()
     }
 
     fn end(&self) {

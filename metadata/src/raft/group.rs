@@ -16,6 +16,7 @@ use openraft::{Config, SnapshotPolicy};
 use std::sync::Arc;
 use std::time::Duration;
 use tenfour_types::MetaGroupId;
+use tenfour_types::Scaled;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -174,9 +175,9 @@ fn raft_config(group: MetaGroupId, timing: RaftTiming, kept: u64) -> Result<Conf
     let ms = |duration: Duration| duration.as_millis() as u64;
     Config {
         cluster_name: format!("group {}", group.0),
-        heartbeat_interval: ms(timing.heartbeat),
-        election_timeout_min: ms(timing.election_min),
-        election_timeout_max: ms(timing.election_max),
+        heartbeat_interval: ms(timing.heartbeat.scaled()),
+        election_timeout_min: ms(timing.election_min.scaled()),
+        election_timeout_max: ms(timing.election_max.scaled()),
         install_snapshot_timeout: 10_000,
         max_payload_entries: ENTRIES_PER_MESSAGE,
         replication_lag_threshold: LEARNER_LAG_ENTRIES,

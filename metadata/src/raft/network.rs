@@ -21,6 +21,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tenfour_types::Scaled;
 use thiserror::Error;
 
 /// An unreachable peer is tried again after this.
@@ -181,7 +182,7 @@ impl RaftNetwork<TypeConfig> for Client {
     }
 
     fn backoff(&self) -> Backoff {
-        Backoff::new(std::iter::repeat(BACKOFF))
+        Backoff::new(std::iter::repeat(BACKOFF.scaled()))
     }
 }
 
@@ -194,19 +195,25 @@ impl Client {
     ) -> Result<SnapshotResponse<u64>, StreamingError<TypeConfig, Fatal<u64>>> {
         let unreachable = |error: CallError| StreamingError::Unreachable(Unreachable::new(&error));
         let begin = SnapshotBegin { vote, meta };
-        let session: u64 =
-            self.call(CHUNK_TIMEOUT, Kind::SnapshotBegin, fill(&begin)).await.map_err(unreachable)?;
+        let session: u64 = self
+            .call(CHUNK_TIMEOUT.scaled(), Kind::SnapshotBegin, fill(&begin))
+            .await
+            .map_err(unreachable)?;
         while let Some(chunk) = snapshot.next_chunk().await.map_err(not_read)? {
             let with_session = |out: &mut Vec<u8>| {
                 out.extend_from_slice(&session.to_le_bytes());
                 out.extend_from_slice(&chunk);
                 Ok(())
             };
-            let () =
-                self.call(CHUNK_TIMEOUT, Kind::SnapshotChunk, with_session).await.map_err(unreachable)?;
+            let () = self
+                .call(CHUNK_TIMEOUT.scaled(), Kind::SnapshotChunk, with_session)
+                .await
+                .map_err(unreachable)?;
         }
-        let vote: Vote =
-            self.call(INSTALL_TIMEOUT, Kind::SnapshotEnd, fill(&session)).await.map_err(unreachable)?;
+        let vote: Vote = self
+            .call(INSTALL_TIMEOUT.scaled(), Kind::SnapshotEnd, fill(&session))
+            .await
+            .map_err(unreachable)?;
         Ok(SnapshotResponse::new(vote))
     }
 }

@@ -13,6 +13,7 @@ use openraft::error::{CheckIsLeaderError, ForwardToLeader, RaftError};
 use std::sync::Arc;
 use std::time::Duration;
 use tenfour_types::MetaGroupId;
+use tenfour_types::Scaled;
 use tokio::sync::mpsc;
 
 /// Most reads of one round.
@@ -44,7 +45,7 @@ impl Reader {
         let mut waiting = Vec::new();
         while queue.recv_many(&mut waiting, READS_PER_ROUND_MAX).await > 0 {
             let round = std::mem::take(&mut waiting);
-            match tokio::time::timeout(ROUND_TIMEOUT, self.raft.ensure_linearizable()).await {
+            match tokio::time::timeout(ROUND_TIMEOUT.scaled(), self.raft.ensure_linearizable()).await {
                 Ok(Ok(_)) => self.answer(round),
                 Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward)))) => {
                     self.fail(round, &not_leader(forward));

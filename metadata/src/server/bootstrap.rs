@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tenfour_types::Scaled;
 use tenfour_types::{CommandId, LeaseId};
 use tokio::task::JoinSet;
 
@@ -64,7 +65,7 @@ pub(super) async fn run(
         return Ok(());
     }
     if !config.bootstrap {
-        return look_for_past(core, GREET_TIMEOUT, tasks).await;
+        return look_for_past(core, GREET_TIMEOUT.scaled(), tasks).await;
     }
     let plan = gather(core, config).await?;
     initialise_here(core, 0, plan.clone()).await.map_err(StartError::Raft)?;
@@ -81,7 +82,7 @@ fn plan_of(core: &Core) -> BTreeMap<u64, Replica> {
 
 /// Asks every peer; all have to answer, and none may know of a cluster.
 async fn gather(core: &Core, config: &MetadataServerConfig) -> Result<BTreeMap<u64, Replica>, StartError> {
-    let deadline = Instant::now() + GATHER_TIMEOUT;
+    let deadline = Instant::now() + GATHER_TIMEOUT.scaled();
     let mut plan = BTreeMap::new();
     for (&id, &address) in &config.peers {
         if id == core.id {
@@ -124,7 +125,7 @@ async fn greet(core: &Core, id: u64, address: SocketAddr) -> Result<(u128, Greet
         let why = format!("replica {} answers at {address}, not replica {id}", pipe.replica);
         return Err(LinkError::Stranger(address, why));
     }
-    let answer = pipe.ask_within(GREET_TIMEOUT, Kind::Greet, 0, |_| Ok(())).await?;
+    let answer = pipe.ask_within(GREET_TIMEOUT.scaled(), Kind::Greet, 0, |_| Ok(())).await?;
     let unreadable = || LinkError::Stranger(address, "its greeting is not readable".to_owned());
     Ok((pipe.incarnation, answer.decode().ok_or_else(unreadable)?))
 }
@@ -146,10 +147,10 @@ async fn look_for_past(core: &Arc<Core>, wait: Duration, tasks: &mut JoinSet<()>
 
 async fn keep_looking_for_past(core: Arc<Core>) {
     while members::member(&core, core.id).is_none() {
-        match tokio::time::timeout(GREET_TIMEOUT, ask_for_past(Arc::clone(&core))).await {
+        match tokio::time::timeout(GREET_TIMEOUT.scaled(), ask_for_past(Arc::clone(&core))).await {
             Ok(true) => return core.die(StartError::LostStore { id: core.id }.to_string()),
             Ok(false) => return,
-            Err(_) => tokio::time::sleep(GREET_TIMEOUT).await,
+            Err(_) => tokio::time::sleep(GREET_TIMEOUT.scaled()).await,
         }
     }
 }
@@ -205,7 +206,7 @@ async fn begin(core: &Core, plan: &BTreeMap<u64, Replica>, command: &ClusterComm
                 let fill = |out: &mut Vec<u8>| {
                     postcard::to_io(plan, out).map(drop).map_err(|_| std::io::ErrorKind::InvalidInput.into())
                 };
-                let answer = pipe.ask_within(GREET_TIMEOUT, Kind::Initialise, group.0, fill).await;
+                let answer = pipe.ask_within(GREET_TIMEOUT.scaled(), Kind::Initialise, group.0, fill).await;
                 let answer = answer.map_err(|error| error.to_string())?;
                 if answer.kind != Kind::Done {
                     return Err(answer.decode().unwrap_or_else(|| "a peer refused".to_owned()));

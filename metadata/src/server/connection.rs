@@ -14,6 +14,7 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tenfour_rdma::handshake;
+use tenfour_types::Scaled;
 use tenfour_types::{ConfigVersion, Epoch, NodeId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -63,7 +64,8 @@ async fn serve(core: &Arc<Core>, mut stream: TcpStream) -> Result<(), String> {
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let ours = core.hello.to_bytes();
     let proved = handshake::accept(&mut stream, &core.introduction.key, &ours);
-    let theirs = tokio::time::timeout(HANDSHAKE_TIMEOUT, proved).await.map_err(|_| "no handshake in time")?;
+    let theirs =
+        tokio::time::timeout(HANDSHAKE_TIMEOUT.scaled(), proved).await.map_err(|_| "no handshake in time")?;
     let theirs = core.hello.check(&theirs.map_err(|error| error.to_string())?)?;
     let role = role_of(core, &theirs);
     let (read, write) = stream.into_split();
@@ -224,7 +226,7 @@ async fn cluster_command(asked: &Asked) {
             hear(&asked.core, registering);
             let mut versions = asked.core.cluster.versions();
             let fenced = versions.wait_for(|versions| fence == 0 || versions.fences_done >= fence);
-            match tokio::time::timeout(FENCE_TIMEOUT, fenced).await {
+            match tokio::time::timeout(FENCE_TIMEOUT.scaled(), fenced).await {
                 Ok(Ok(_)) => asked.done(&reply),
                 _ => asked.fail(&Failure::Undecided),
             }
@@ -260,7 +262,7 @@ async fn watch(asked: &Asked) {
     };
     let mut versions = asked.core.cluster.versions();
     let changed = versions.wait_for(|now| now.epoch > epoch || now.config > config);
-    let _ = tokio::time::timeout(WATCH_TIMEOUT, changed).await;
+    let _ = tokio::time::timeout(WATCH_TIMEOUT.scaled(), changed).await;
     let now = *asked.core.cluster.versions().borrow();
     asked.done(&(now.epoch, now.config));
 }

@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tenfour_placement::{NodeState, TargetState};
 use tenfour_types::NodeId;
+use tenfour_types::Scaled;
 
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(core: Arc<Core>) {
     let mut leading_since: Option<Instant> = None;
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    let mut ticks = tokio::time::interval(LOOK_EVERY.scaled());
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

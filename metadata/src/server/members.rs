@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tenfour_types::Scaled;
 
 /// A new replica answers within this.
 const GREET_TIMEOUT: Duration = Duration::from_secs(2);
@@ -78,7 +79,7 @@ async fn greet(core: &Core, id: u64, address: SocketAddr) -> Result<Replica, Str
         return Err(format!("replica {} answers at {address}, not replica {id}", pipe.replica));
     }
     let answer = pipe
-        .ask_within(GREET_TIMEOUT, Kind::Greet, 0, |_| Ok(()))
+        .ask_within(GREET_TIMEOUT.scaled(), Kind::Greet, 0, |_| Ok(()))
         .await
         .map_err(|error| error.to_string())?;
     let greeting: Greeting = answer.decode().ok_or("its greeting is not readable")?;

@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tenfour_rdma::ClusterKey;
+use tenfour_types::Scaled;
 use tenfour_types::limits::NODE_DOWN_AFTER_MS;
 use tenfour_types::{ClusterId, MetaGroupId};
 use tokio::sync::watch;
@@ -205,7 +206,7 @@ impl MetadataServer {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        if tokio::time::timeout(RELEASE_TIMEOUT, released).await.is_err() {
+        if tokio::time::timeout(RELEASE_TIMEOUT.scaled(), released).await.is_err() {
             tracing::warn!("the replica stopped, but something still holds its store");
         }
     }

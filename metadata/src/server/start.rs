@@ -19,6 +19,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use tenfour_types::MetaGroupId;
+use tenfour_types::Scaled;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -136,7 +137,7 @@ pub(super) async fn start(config: MetadataServerConfig) -> Result<MetadataServer
         id: config.id,
         incarnation: identity.incarnation,
         peers: config.peers.clone(),
-        node_down_after: config.node_down_after,
+        node_down_after: config.node_down_after.scaled(),
         introduction,
         hello,
         links,
@@ -234,7 +235,7 @@ async fn watch_over(core: Arc<Core>, writer: Writer) {
     let dead = writer.dead();
     drop(writer);
     let mut done: BTreeMap<u16, CheckpointDone> = BTreeMap::new();
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    let mut ticks = tokio::time::interval(LOOK_EVERY.scaled());
     loop {
         tokio::select! {
             why = dead.wait() => return core.die(why.to_string()),

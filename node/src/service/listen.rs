@@ -7,7 +7,9 @@ use crate::config::NodeConfig;
 use crate::target::fetch_buffer_bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tenfour_rdma::{AcceptError, Domain, DomainConfig, Endpoint, Incoming, Listener, MESSAGE_BYTES_MAX};
+use tenfour_rdma::{
+    AcceptError, Domain, DomainConfig, Endpoint, Incoming, ListenAt, Listener, MESSAGE_BYTES_MAX,
+};
 
 use tenfour_types::limits::SHARD_BYTES_MAX;
 use tenfour_types::record::RECORD_BYTES_MAX;
@@ -57,12 +59,19 @@ fn slots_message_bytes(slots: u16) -> usize {
 
 fn providers(config: &NodeConfig) -> Vec<tenfour_rdma::Provider> {
     let mut providers = Vec::new();
-    for provider in config.fabric.iter().map(Endpoint::provider) {
+    for provider in config.fabric.iter().map(|at| at.endpoint.provider()) {
         if !providers.contains(&provider) {
             providers.push(provider);
         }
     }
     providers
+}
+
+/// Those that need not be had: of no endpoint that is required.
+fn optional(config: &NodeConfig) -> Vec<tenfour_rdma::Provider> {
+    let is_required =
+        |provider| config.fabric.iter().any(|at| at.required && at.endpoint.provider() == provider);
+    providers(config).into_iter().filter(|provider| !is_required(*provider)).collect()
 }
 
 /// The registered memory, and how much of it staging slots may still take.
@@ -114,18 +123,24 @@ impl Listening {
         let key = config.cluster_key.clone();
         let mut settings = DomainConfig::carrying(providers(config), &name, key, config.staging_bytes);
         settings.tunables = config.tunables.clone();
-        let staging = Staging::new(Domain::open(settings)?);
+        let staging = Staging::new(Domain::open_without(settings, &optional(config))?);
         let (stop, stopped) = watch::channel(false);
         let mut listening = Self { endpoints: Vec::new(), tasks: Vec::new(), stop };
-        for endpoint in &config.fabric {
-            let listener = staging
-                .domain
-                .listen(endpoint)
-                .await
-                .map_err(|source| StartError::Listen { endpoint: endpoint.clone(), source })?;
+        for ListenAt { endpoint, required } in &config.fabric {
+            let listener = match staging.domain.listen(endpoint).await {
+                Ok(listener) => listener,
+                Err(error) if !required => {
+                    tracing::info!(%endpoint, %error, "not listened at");
+                    continue;
+                }
+                Err(source) => return Err(StartError::Listen { endpoint: endpoint.clone(), source }),
+            };
             listening.endpoints.push(listener.local_endpoint());
             let accepting = accept_all(Arc::clone(inner), staging.clone(), listener, stopped.clone());
             listening.tasks.push(tokio::spawn(accepting));
+        }
+        if listening.endpoints.is_empty() {
+            return Err(StartError::Config("none of the fabric's endpoints can be listened at"));
         }
         Ok(listening)
     }

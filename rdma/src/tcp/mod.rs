@@ -27,6 +27,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use writer::{Outbox, Payload};
@@ -36,7 +37,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// So many unanswered probes end the connection.
 const KEEP_ALIVE_PROBES: u32 = 3;
 /// Sent bytes that are not acknowledged by the peer's kernel for so long end the connection.
-const USER_TIMEOUT_MS: u32 = 10_000;
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One end of a connection over TCP.
 pub(crate) struct TcpLink {
@@ -111,10 +112,11 @@ fn request(sequence: u64, operation: &Operation) -> (Frame, Payload) {
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE)?;
-    sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE)?;
+    sockopt::set_tcp_keepidle(stream, KEEP_ALIVE.scaled())?;
+    sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE.scaled())?;
     sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_PROBES)?;
-    sockopt::set_tcp_user_timeout(stream, USER_TIMEOUT_MS)?;
+    let user_timeout_ms = u32::try_from(USER_TIMEOUT.scaled().as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(stream, user_timeout_ms)?;
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use crate::{ConnectionError, OperationError};
 use bytes::Bytes;
 use std::io;
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::time::timeout;
 
 /// Bytes read ahead: a page with its head, and most messages.
@@ -59,7 +60,7 @@ pub(super) async fn run(link: &TcpLink) {
         }
     }
     // Elapsed: the peer keeps the stream open; it is broken instead.
-    let _ = timeout(DRAIN_TIME, reader.drain()).await;
+    let _ = timeout(DRAIN_TIME.scaled(), reader.drain()).await;
 }
 
 struct Reader<'a> {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::time::Duration;
+use tenfour_types::Scaled;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -197,7 +198,7 @@ pub(super) async fn run(link: &TcpLink) {
         }
     }
     // Elapsed: the peer does not read; the stream breaks instead of ending.
-    let _ = timeout(LINGER, drain(link)).await;
+    let _ = timeout(LINGER.scaled(), drain(link)).await;
     outbox.state.lock().frames.clear();
     // Fails only when the stream is broken already.
     let _ = rustix::net::shutdown(&link.stream, rustix::net::Shutdown::Write);

@@ -21,7 +21,7 @@ use s3s::dto::{
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 use std::time::Duration;
 use tenfour_metadata::api::UploadView;
-use tenfour_types::{Manifest, ObjectKey, UploadId};
+use tenfour_types::{Manifest, ObjectKey, Scaled, UploadId};
 
 /// A completion that takes longer than this is answered at once with a body that is kept alive until it is done; its error,
 /// if any, then stands in that body, as S3 has it.
@@ -139,7 +139,7 @@ impl<B: Backend> Front<B> {
             let done = upload::complete(&backend, &wants, &key, id, &completion).await.map_err(s3)?;
             Ok(answer(input.bucket, input.key, &done))
         });
-        match tokio::time::timeout(ANSWER_WITHIN, &mut completing).await {
+        match tokio::time::timeout(ANSWER_WITHIN.scaled(), &mut completing).await {
             Ok(done) => done.map(S3Response::new),
             Err(_) => {
                 let output = CompleteMultipartUploadOutput { future: Some(completing), ..Default::default() };
