@@ -4,10 +4,12 @@ use crate::completion::{Completion, Interest};
 use crate::config::MESSAGE_BYTES_MAX;
 use crate::domain::Domain;
 use crate::engine::QueuePair;
-use crate::engine::grants::{Grant, Open, ReadGrant, grant_read, grant_write};
+use crate::engine::grants::{Grant, Key, Open, ReadGrant, Right, grant_read, grant_write, random_key};
 use crate::engine::send_queue::{Done, Operation};
 use crate::shm::ShmLink;
 use crate::tcp::TcpLink;
+#[cfg(feature = "verbs")]
+use crate::verbs::VerbsLink;
 use crate::{Buffer, ConnectionError, Frozen, GrantError, OperationError, Provider, Remote};
 use bytes::Bytes;
 use std::fmt;
@@ -57,7 +59,10 @@ impl Connection {
         if !pair.pool.owns(&buffer) {
             return Err(GrantError::OtherDomain);
         }
-        grant_write(&pair.grants, buffer, range, expires)
+        let link = &self.handle.link;
+        let granted = grant_write(&pair.grants, buffer, range, expires, link.keys())?;
+        link.granted(expires);
+        Ok(granted)
     }
 
     /// The peer may READ exactly this range, over this connection.
@@ -72,7 +77,10 @@ impl Connection {
         if !pair.pool.owns_frozen(&source) {
             return Err(GrantError::OtherDomain);
         }
-        grant_read(&pair.grants, &source, range, expires)
+        let link = &self.handle.link;
+        let granted = grant_read(&pair.grants, &source, range, expires, link.keys())?;
+        link.granted(expires);
+        Ok(granted)
     }
 
     /// Waits for a place in the send queue and posts a one-sided WRITE of all of `source` to the beginning of `to`; with
@@ -146,7 +154,7 @@ impl Connection {
 
     /// What the peer said when it connected or accepted.
     pub fn peer_private_data(&self) -> &[u8] {
-        &self.pair().peer_private_data
+        self.pair().peer_private_data.get().map_or(&[], Vec::as_slice)
     }
 
     /// What carries it.
@@ -154,6 +162,8 @@ impl Connection {
         match self.handle.link {
             Link::Shm(_) => Provider::Shm,
             Link::Tcp(_) => Provider::Tcp,
+            #[cfg(feature = "verbs")]
+            Link::Verbs(_) => Provider::Verbs,
         }
     }
 
@@ -194,6 +204,8 @@ impl Connection {
         match self.handle.link {
             Link::Shm(_) => Some(Interest { connection: self.handle.clone(), sequence }),
             Link::Tcp(_) => None,
+            #[cfg(feature = "verbs")]
+            Link::Verbs(_) => None,
         }
     }
 
@@ -280,6 +292,8 @@ impl Drop for Handle {
 pub(crate) enum Link {
     Shm(Arc<ShmLink>),
     Tcp(Arc<TcpLink>),
+    #[cfg(feature = "verbs")]
+    Verbs(Arc<VerbsLink>),
 }
 
 impl Link {
@@ -287,6 +301,8 @@ impl Link {
         match self {
             Self::Shm(link) => &link.pair,
             Self::Tcp(link) => &link.pair,
+            #[cfg(feature = "verbs")]
+            Self::Verbs(link) => &link.pair,
         }
     }
 
@@ -296,6 +312,9 @@ impl Link {
             Self::Shm(link) => link.want(sequence),
             // Completions on a stream come by themselves.
             Self::Tcp(_) => {}
+            // So they do from a device.
+            #[cfg(feature = "verbs")]
+            Self::Verbs(_) => {}
         }
     }
 
@@ -303,6 +322,8 @@ impl Link {
         match self {
             Self::Shm(link) => link.post(chain),
             Self::Tcp(link) => link.post(chain),
+            #[cfg(feature = "verbs")]
+            Self::Verbs(link) => link.post(chain),
         }
     }
 
@@ -310,6 +331,27 @@ impl Link {
         match self {
             Self::Shm(link) => link.fail(reason, oldest),
             Self::Tcp(link) => link.fail(reason, oldest, None),
+            #[cfg(feature = "verbs")]
+            Self::Verbs(link) => link.fail(reason, oldest),
+        }
+    }
+
+    /// Who gives a grant its key.
+    fn keys(&self) -> impl FnOnce(u64, u32, Right) -> Result<Key, GrantError> {
+        move |address, bytes, right| match self {
+            #[cfg(feature = "verbs")]
+            Self::Verbs(link) => link.open_window(address, bytes, right),
+            _ => random_key(address, bytes, right),
+        }
+    }
+
+    /// A grant expires after so long: where a device checks accesses, somebody here must end it. The others look at the time
+    /// themselves at each access.
+    #[cfg_attr(not(feature = "verbs"), allow(unused_variables))]
+    fn granted(&self, expires: Duration) {
+        #[cfg(feature = "verbs")]
+        if let Self::Verbs(link) = self {
+            link.granted(expires);
         }
     }
 
@@ -317,6 +359,8 @@ impl Link {
         match self {
             Self::Shm(link) => link.ended.wait().await,
             Self::Tcp(link) => link.ended.wait().await,
+            #[cfg(feature = "verbs")]
+            Self::Verbs(link) => link.ended.wait().await,
         }
     }
 
@@ -324,6 +368,8 @@ impl Link {
         match self {
             Self::Shm(link) => WeakLink::Shm(Arc::downgrade(link)),
             Self::Tcp(link) => WeakLink::Tcp(Arc::downgrade(link)),
+            #[cfg(feature = "verbs")]
+            Self::Verbs(link) => WeakLink::Verbs(Arc::downgrade(link)),
         }
     }
 }
@@ -332,6 +378,8 @@ impl Link {
 pub(crate) enum WeakLink {
     Shm(Weak<ShmLink>),
     Tcp(Weak<TcpLink>),
+    #[cfg(feature = "verbs")]
+    Verbs(Weak<VerbsLink>),
 }
 
 impl WeakLink {
@@ -339,6 +387,8 @@ impl WeakLink {
         match self {
             Self::Shm(link) => link.upgrade().map(Link::Shm),
             Self::Tcp(link) => link.upgrade().map(Link::Tcp),
+            #[cfg(feature = "verbs")]
+            Self::Verbs(link) => link.upgrade().map(Link::Verbs),
         }
     }
 }

@@ -10,6 +10,8 @@ use crate::engine::QueuePair;
 use crate::handshake::{Session, initiate_session};
 use crate::memory::Pool;
 use crate::setup::{Kind, Setup};
+#[cfg(feature = "verbs")]
+use crate::verbs;
 use crate::{
     ConnectError, Connection, ConnectionError, Endpoint, ListenError, Listener, OpenError, OperationError,
     Provider, shm, tcp,
@@ -36,6 +38,9 @@ pub struct Domain {
 
 struct Shared {
     config: DomainConfig,
+    /// Before the pool, whose registrations they hold.
+    #[cfg(feature = "verbs")]
+    devices: Option<Arc<verbs::Devices>>,
     pool: Pool,
     links: Mutex<Links>,
 }
@@ -58,7 +63,13 @@ impl Domain {
         config.tunables = config.tunables.scaled();
         let pool = Pool::create(&format!("tenfour-{}", config.name), config.pool_bytes)
             .map_err(|source| OpenError::Memory { bytes: config.pool_bytes, source })?;
-        let shared = Arc::new(Shared { config, pool, links: Mutex::default() });
+        let shared = Arc::new(Shared {
+            #[cfg(feature = "verbs")]
+            devices: devices(&config, &pool)?,
+            config,
+            pool,
+            links: Mutex::default(),
+        });
         let weak = Arc::downgrade(&shared);
         shared.pool.on_shortage(move || {
             let shared = weak.upgrade();
@@ -115,6 +126,10 @@ impl Domain {
             match to {
                 Endpoint::Shm(path) => shm::connect(self, path, options.private_data).await,
                 Endpoint::Tcp(address) => tcp::connect(self, *address, options.private_data).await,
+                #[cfg(feature = "verbs")]
+                Endpoint::Verbs(address) => verbs::connect(self, *address, options.private_data).await,
+                // No domain carries what its build lacks.
+                #[cfg(not(feature = "verbs"))]
                 Endpoint::Verbs(_) => Err(ConnectError::WrongProvider { endpoint: to.provider() }),
             }
         });
@@ -130,6 +145,12 @@ impl Domain {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         Ok(initiate_session(stream, &self.config().cluster_key, b"fabric").await?)
+    }
+
+    /// The RDMA devices of a domain that uses them.
+    #[cfg(feature = "verbs")]
+    pub(crate) fn devices(&self) -> std::io::Result<&verbs::Devices> {
+        self.shared.devices.as_deref().ok_or_else(|| std::io::ErrorKind::Unsupported.into())
     }
 
     /// Our words of a set-up.
@@ -150,11 +171,29 @@ impl Domain {
         Ok(Place { domain: self.clone() })
     }
 
+    /// The engine of a new connection, before its peer's words are known.
+    pub(crate) fn blank_queue_pair(&self) -> QueuePair {
+        let id = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
+        QueuePair::new(id, self.pool().clone(), self.config().tunables.clone())
+    }
+
     /// The engine of a new connection.
     pub(crate) fn queue_pair(&self, peer_private_data: Vec<u8>) -> QueuePair {
-        let id = NEXT_CONNECTION.fetch_add(1, Ordering::Relaxed);
-        QueuePair::new(id, self.pool().clone(), self.config().tunables.clone(), peer_private_data)
+        let pair = self.blank_queue_pair();
+        // A blank one has none yet.
+        let _ = pair.peer_private_data.set(peer_private_data);
+        pair
     }
+}
+
+/// Registers the pool with the machine's device.
+#[cfg(feature = "verbs")]
+fn devices(config: &DomainConfig, pool: &Pool) -> Result<Option<Arc<verbs::Devices>>, OpenError> {
+    if !config.providers.contains(&Provider::Verbs) {
+        return Ok(None);
+    }
+    let devices = verbs::Devices::open(pool, config.tunables.spin);
+    devices.map(Some).map_err(|source| OpenError::Device { bytes: config.pool_bytes, source })
 }
 
 /// See [`Domain::reserve_connection`].

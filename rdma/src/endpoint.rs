@@ -36,11 +36,15 @@ impl Provider {
     pub fn available(self) -> Result<(), Unavailable> {
         match self {
             Self::Shm | Self::Tcp => Ok(()),
+            #[cfg(feature = "verbs")]
+            Self::Verbs => crate::verbs::available(),
+            #[cfg(not(feature = "verbs"))]
             Self::Verbs => Err(Unavailable::new(NO_VERBS)),
         }
     }
 }
 
+#[cfg(not(feature = "verbs"))]
 const NO_VERBS: &str = "this build has no verbs: build with --features verbs (needs libibverbs-dev, librdmacm-dev, pkg-config and \
                         libclang)";
 

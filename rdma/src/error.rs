@@ -105,12 +105,15 @@ pub enum GrantError {
     /// The connection is in its error state.
     #[error("the connection is in its error state")]
     Disconnected,
+    /// The device gave no window or registration.
+    #[error("the device has no room for another grant")]
+    NoResources,
 }
 
 impl GrantError {
     /// Whether the same call can succeed later.
     pub fn is_retryable(self) -> bool {
-        self == Self::TooMany
+        matches!(self, Self::TooMany | Self::NoResources)
     }
 }
 
@@ -146,6 +149,16 @@ pub enum OpenError {
     /// The pool could not be made.
     #[error("cannot make a pool of {bytes} bytes: {source}")]
     Memory {
+        /// What was asked for.
+        bytes: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The device does not take the pool.
+    #[error(
+        "cannot register {bytes} bytes with the RDMA device: {source} (may this process lock so much memory? see ulimit -l)"
+    )]
+    Device {
         /// What was asked for.
         bytes: usize,
         /// What the system said.

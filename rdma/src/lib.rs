@@ -28,6 +28,8 @@ mod memory;
 mod setup;
 mod shm;
 mod tcp;
+#[cfg(feature = "verbs")]
+mod verbs;
 
 pub use advertised::{Advertised, HostId};
 pub use choice::{ChoiceError, Fabric, ListenAt};

@@ -5,6 +5,8 @@ use crate::config::{HANDSHAKE_DEADLINE, INCOMING_MAX, PRIVATE_DATA_BYTES_MAX};
 use crate::domain::Domain;
 use crate::handshake::{Session, accept_session};
 use crate::setup::{Kind, Setup};
+#[cfg(feature = "verbs")]
+use crate::verbs;
 use crate::{
     AcceptError, ConnectError, Connection, Endpoint, HandshakeError, ListenError, Provider, shm, tcp,
 };
@@ -41,11 +43,19 @@ impl Listener {
         let socket = match at {
             Endpoint::Shm(path) => Socket::Shm(shm::bind(path).map_err(failed)?, path.clone()),
             Endpoint::Tcp(address) => Socket::Tcp(TcpListener::bind(address).await.map_err(failed)?),
+            #[cfg(feature = "verbs")]
+            Endpoint::Verbs(address) => {
+                Socket::Verbs(verbs::VerbsListener::bind(&domain, *address, INCOMING_MAX).map_err(failed)?)
+            }
+            // No domain carries what its build lacks.
+            #[cfg(not(feature = "verbs"))]
             Endpoint::Verbs(_) => return Err(ListenError::WrongProvider { endpoint: at.provider() }),
         };
         let endpoint = match &socket {
             Socket::Tcp(listener) => Endpoint::Tcp(listener.local_addr().map_err(failed)?),
             Socket::Shm(..) => at.clone(),
+            #[cfg(feature = "verbs")]
+            Socket::Verbs(listener) => Endpoint::Verbs(listener.local_address()),
         };
         let (deliver, incoming) = mpsc::channel(INCOMING_MAX);
         let task = tokio::spawn(accept_all(domain, socket, deliver));
@@ -78,6 +88,8 @@ impl fmt::Debug for Listener {
 enum Socket {
     Shm(UnixListener, PathBuf),
     Tcp(TcpListener),
+    #[cfg(feature = "verbs")]
+    Verbs(verbs::VerbsListener),
 }
 
 impl Drop for Socket {
@@ -92,6 +104,8 @@ impl Drop for Socket {
 enum Stream {
     Shm(UnixStream),
     Tcp(TcpStream),
+    #[cfg(feature = "verbs")]
+    Verbs(verbs::Request),
 }
 
 impl Stream {
@@ -99,6 +113,8 @@ impl Stream {
         match self {
             Self::Shm(_) => Provider::Shm,
             Self::Tcp(_) => Provider::Tcp,
+            #[cfg(feature = "verbs")]
+            Self::Verbs(_) => Provider::Verbs,
         }
     }
 }
@@ -110,6 +126,8 @@ async fn accept_all(domain: Domain, socket: Socket, deliver: mpsc::Sender<Incomi
         let accepted = match &socket {
             Socket::Shm(listener, _) => listener.accept().await.map(|(stream, _)| Stream::Shm(stream)),
             Socket::Tcp(listener) => listener.accept().await.map(|(stream, _)| Stream::Tcp(stream)),
+            #[cfg(feature = "verbs")]
+            Socket::Verbs(listener) => listener.accept().await.map(Stream::Verbs),
         };
         let stream = match accepted {
             Ok(stream) => stream,
@@ -147,6 +165,11 @@ async fn greet(domain: Domain, stream: Stream) -> Result<Incoming, ConnectError>
             let (request, exports) = shm::read_request(&stream, &session.key).await?;
             (session, request, Proved::Shm(stream, exports))
         }
+        #[cfg(feature = "verbs")]
+        Stream::Verbs(request) => {
+            let (session, request, fresh) = verbs::greet(&domain, request, &key).await?;
+            (session, request, Proved::Verbs(fresh))
+        }
     };
     if session.peer_hello != b"fabric" {
         return Err(HandshakeError::Protocol.into());
@@ -160,6 +183,8 @@ async fn greet(domain: Domain, stream: Stream) -> Result<Incoming, ConnectError>
 enum Proved {
     Shm(UnixStream, shm::Exports),
     Tcp(TcpStream),
+    #[cfg(feature = "verbs")]
+    Verbs(verbs::Fresh),
 }
 
 /// A peer that proved the key and waits for an answer. Dropping it hangs up.
@@ -209,6 +234,10 @@ impl Incoming {
                 Proved::Shm(stream, exports) => {
                     shm::accept(domain, stream, exports, &session.key, request, private_data).await
                 }
+                #[cfg(feature = "verbs")]
+                Proved::Verbs(fresh) => {
+                    verbs::accept(&domain, fresh, &session.key, request, private_data).await
+                }
             }
         });
         accepted.await.map_err(|_| ConnectError::Timeout)?
@@ -221,6 +250,8 @@ impl Incoming {
             match self.stream {
                 Proved::Tcp(mut stream) => tcp::write_setup(&mut stream, &setup, &self.session.key).await,
                 Proved::Shm(stream, _) => shm::write_reject(&stream, &setup, &self.session.key).await,
+                #[cfg(feature = "verbs")]
+                Proved::Verbs(mut fresh) => verbs::write_setup(&mut fresh, &setup, &self.session.key).await,
             }
         });
         if let Ok(Err(error)) = told.await {

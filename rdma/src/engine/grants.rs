@@ -4,6 +4,9 @@
 //! exactly one of table, engine and owner has it. Whoever revokes meanwhile gets the memory when the engine is done; until
 //! then it is in quarantine.
 //!
+//! Where a device checks accesses itself (`verbs`), an entry also has the device's guard: dropping it makes the device refuse
+//! the key, and waits until it does. The engine then never takes the memory out.
+//!
 //! Invariant: after `seal`, `revoke` or drop returned, no access that had not begun before succeeds; after `seal` returned,
 //! none is in progress.
 
@@ -43,7 +46,32 @@ struct Entry {
     address: u64,
     bytes: u32,
     expires: Instant,
+    /// Goes before the memory does.
+    guard: Option<DeviceGuard>,
     memory: Memory,
+}
+
+/// Ends a device's permission when it is dropped.
+#[cfg(feature = "verbs")]
+pub(crate) use crate::verbs::Window as DeviceGuard;
+/// A build without devices has no guards.
+#[cfg(not(feature = "verbs"))]
+pub(crate) enum DeviceGuard {}
+
+/// What a peer names a grant by.
+pub(crate) enum Key {
+    /// Chosen here: the engine of this process checks it.
+    Random,
+    /// Given by the device that checks it.
+    #[cfg_attr(not(feature = "verbs"), allow(dead_code))]
+    Device(u64, DeviceGuard),
+}
+
+/// The one right that a grant gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Right {
+    Read,
+    Write,
 }
 
 enum Memory {
@@ -69,9 +97,14 @@ impl GrantTable {
         address: u64,
         bytes: u32,
         expires: Duration,
+        key: Key,
     ) -> Result<Handle, GrantError> {
         let expires = Instant::now() + expires.min(EXPIRES_MAX);
-        let mut entry = Entry { address, bytes, expires, memory };
+        let (given, guard) = match key {
+            Key::Random => (None, None),
+            Key::Device(key, guard) => (Some(key), Some(guard)),
+        };
+        let mut entry = Entry { address, bytes, expires, guard, memory };
         let mut state = self.state.lock();
         if state.closed {
             return Err(GrantError::Disconnected);
@@ -80,12 +113,14 @@ impl GrantTable {
             return Err(GrantError::TooMany);
         }
         loop {
-            let key = rand::random::<u64>();
+            let key = given.unwrap_or_else(rand::random::<u64>);
             match state.entries.entry(key) {
                 Slot::Vacant(slot) => {
                     slot.insert(entry);
                     return Ok(Handle { table: self.clone(), remote: Remote { address, bytes, key } });
                 }
+                // A device gives no key twice while it is in use.
+                Slot::Occupied(_) if given.is_some() => return Err(GrantError::NoResources),
                 Slot::Occupied(_) => entry = Entry { address, ..entry },
             }
         }
@@ -129,12 +164,37 @@ impl GrantTable {
         self.revoked_in_use.notify_waiters();
     }
 
+    /// Makes the device refuse what has expired; when the next of its guards does.
+    #[cfg(feature = "verbs")]
+    pub(crate) fn expire_guards(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        let guarded = state.entries.values_mut().filter(|entry| entry.guard.is_some());
+        let (expired, open): (Vec<_>, Vec<_>) = guarded.partition(|entry| entry.expires <= now);
+        let next = open.iter().map(|entry| entry.expires).min();
+        let guards: Vec<_> = expired.into_iter().filter_map(|entry| entry.guard.take()).collect();
+        drop(state);
+        drop(guards);
+        next
+    }
+
+    /// Takes every guard away from the device. The memory stays with those who granted it.
+    #[cfg(feature = "verbs")]
+    pub(crate) fn drop_guards(&self) {
+        let guards: Vec<_> =
+            self.state.lock().entries.values_mut().filter_map(|entry| entry.guard.take()).collect();
+        drop(guards);
+    }
+
     /// Ends a grant. `Ok` is its memory, at once; `Err` a promise of it, when the engine is done.
     fn revoke(&self, key: u64, sealing: bool) -> Result<Option<Memory>, oneshot::Receiver<Buffer>> {
         let mut state = self.state.lock();
         let Slot::Occupied(mut slot) = state.entries.entry(key) else { return Ok(None) };
         if !matches!(slot.get().memory, Memory::InUse(_)) {
-            return Ok(Some(slot.remove().memory));
+            let Entry { guard, memory, .. } = slot.remove();
+            drop(state);
+            drop(guard);
+            return Ok(Some(memory));
         }
         let (hand_over, promise) = oneshot::channel();
         let owner = if sealing { Owner::Sealer(hand_over) } else { Owner::Nobody };
@@ -322,10 +382,12 @@ pub(crate) fn grant_write(
     buffer: Buffer,
     range: Range<usize>,
     expires: Duration,
+    key: impl FnOnce(u64, u32, Right) -> Result<Key, GrantError>,
 ) -> Result<Grant<Open>, GrantError> {
     let (start, bytes) = check(&range, buffer.len())?;
     let address = ADDRESS_BASE + buffer.pool_offset() as u64 + start;
-    let handle = table.insert(Memory::Writable(buffer), address, bytes, expires)?;
+    let key = key(address, bytes, Right::Write)?;
+    let handle = table.insert(Memory::Writable(buffer), address, bytes, expires, key)?;
     Ok(Grant { handle, range, state: PhantomData })
 }
 
@@ -335,12 +397,19 @@ pub(crate) fn grant_read(
     source: &Frozen,
     range: Range<usize>,
     expires: Duration,
+    key: impl FnOnce(u64, u32, Right) -> Result<Key, GrantError>,
 ) -> Result<ReadGrant, GrantError> {
     let (_, bytes) = check(&range, source.len())?;
     let source = source.slice(range).ok_or(GrantError::OutOfRange)?;
     let address = ADDRESS_BASE + source.pool_offset() as u64;
-    let handle = table.insert(Memory::Readable(source), address, bytes, expires)?;
+    let key = key(address, bytes, Right::Read)?;
+    let handle = table.insert(Memory::Readable(source), address, bytes, expires, key)?;
     Ok(ReadGrant { handle })
+}
+
+/// For providers that check accesses in this process.
+pub(crate) fn random_key(_address: u64, _bytes: u32, _right: Right) -> Result<Key, GrantError> {
+    Ok(Key::Random)
 }
 
 fn check(range: &Range<usize>, buffer_bytes: usize) -> Result<(u64, u32), GrantError> {

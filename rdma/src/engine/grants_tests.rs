@@ -9,7 +9,7 @@ const LONG: Duration = Duration::from_secs(60);
 fn granted(range: Range<usize>) -> (Pool, Arc<GrantTable>, Grant<Open>) {
     let pool = Pool::create("test", 1 << 16).unwrap();
     let table = Arc::new(GrantTable::default());
-    let grant = grant_write(&table, pool.try_lease(4096).unwrap(), range, LONG).unwrap();
+    let grant = grant_write(&table, pool.try_lease(4096).unwrap(), range, LONG, random_key).unwrap();
     (pool, table, grant)
 }
 
@@ -61,7 +61,7 @@ async fn a_closed_table_refuses_but_gives_the_memory_back() {
     let remote = grant.remote();
     table.close();
     assert_eq!(table.begin_write(remote.key, remote.address, 1).err(), Some(OperationError::Flushed));
-    let refused = grant_write(&table, pool.try_lease(1).unwrap(), 0..1, LONG);
+    let refused = grant_write(&table, pool.try_lease(1).unwrap(), 0..1, LONG, random_key);
     assert_eq!(refused.err(), Some(GrantError::Disconnected));
     assert_eq!(grant.seal().await.into_buffer().len(), 4096);
     assert_eq!(pool.free_bytes(), pool.capacity_bytes());
@@ -74,12 +74,13 @@ fn grants_are_capped_and_ranges_checked() {
     let source = pool.try_lease(4096).unwrap().freeze();
     let outside = Range { start: 5, end: 4 };
     for range in [0..4097, 4097..4097, outside, usize::MAX..usize::MAX] {
-        assert_eq!(grant_read(&table, &source, range, LONG).err(), Some(GrantError::OutOfRange));
+        assert_eq!(grant_read(&table, &source, range, LONG, random_key).err(), Some(GrantError::OutOfRange));
     }
-    let held: Vec<_> = (0..GRANTS_MAX).map(|_| grant_read(&table, &source, 0..1, LONG).unwrap()).collect();
-    assert_eq!(grant_read(&table, &source, 0..1, LONG).err(), Some(GrantError::TooMany));
+    let held: Vec<_> =
+        (0..GRANTS_MAX).map(|_| grant_read(&table, &source, 0..1, LONG, random_key).unwrap()).collect();
+    assert_eq!(grant_read(&table, &source, 0..1, LONG, random_key).err(), Some(GrantError::TooMany));
     drop(held);
-    assert!(grant_read(&table, &source, 0..1, LONG).is_ok());
+    assert!(grant_read(&table, &source, 0..1, LONG, random_key).is_ok());
 }
 
 proptest! {

@@ -13,7 +13,7 @@ use grants::GrantTable;
 use parking_lot::Mutex;
 use receive_queue::ReceiveQueue;
 use send_queue::SendQueue;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 
 /// One end of a connection, whatever carries it.
@@ -21,7 +21,8 @@ pub(crate) struct QueuePair {
     pub(crate) id: u64,
     pub(crate) pool: Pool,
     pub(crate) tunables: Tunables,
-    pub(crate) peer_private_data: Vec<u8>,
+    /// Once it is known: a queue pair may stand before its set-up is through.
+    pub(crate) peer_private_data: OnceLock<Vec<u8>>,
     pub(crate) grants: Arc<GrantTable>,
     pub(crate) receives: ReceiveQueue,
     pub(crate) sends: SendQueue,
@@ -30,12 +31,12 @@ pub(crate) struct QueuePair {
 }
 
 impl QueuePair {
-    pub(crate) fn new(id: u64, pool: Pool, tunables: Tunables, peer_private_data: Vec<u8>) -> Self {
+    pub(crate) fn new(id: u64, pool: Pool, tunables: Tunables) -> Self {
         Self {
             id,
             pool,
             tunables,
-            peer_private_data,
+            peer_private_data: OnceLock::new(),
             grants: Arc::default(),
             receives: ReceiveQueue::default(),
             sends: SendQueue::default(),

@@ -65,6 +65,22 @@ impl ReceiveQueue {
         Err(OperationError::ReceiverNotReady)
     }
 
+    /// Waits until there is room, or nothing to have room for any more.
+    #[cfg(feature = "verbs")]
+    pub(crate) async fn room(&self) {
+        loop {
+            let room = self.room.notified();
+            {
+                let mut state = self.state.lock();
+                if state.closed.is_some() || state.queue.len() < RECEIVE_QUEUE_ENTRIES {
+                    return;
+                }
+                state.room_wanted = true;
+            }
+            room.await;
+        }
+    }
+
     pub(crate) fn has_room(&self) -> bool {
         self.state.lock().queue.len() < RECEIVE_QUEUE_ENTRIES
     }

@@ -135,6 +135,19 @@ impl SendQueue {
         Ok(())
     }
 
+    /// Completes everything up to `sequence`, READs too, for a device that has placed their bytes.
+    #[cfg(feature = "verbs")]
+    pub(crate) fn complete_placed_through(&self, sequence: u64) {
+        let completed = {
+            let mut state = self.state.lock();
+            let count = state.pending.iter().take_while(|entry| entry.sequence <= sequence).count();
+            state.pending.drain(..count).collect::<Vec<_>>()
+        };
+        let count = completed.len();
+        completed.into_iter().for_each(Pending::succeed);
+        self.release(count);
+    }
+
     /// The oldest gets `oldest`, the others are flushed; what they held is returned.
     pub(crate) fn fail(&self, oldest: OperationError) -> Vec<Operation> {
         let pending = {

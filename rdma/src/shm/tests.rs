@@ -41,7 +41,7 @@ impl Liar {
             doorbell: Doorbell::new(eventfd(0, EventfdFlags::NONBLOCK).unwrap()),
         };
         let (ours, socket) = UnixStream::pair().unwrap();
-        let pair = QueuePair::new(1, pool.clone(), Tunables::default(), Vec::new());
+        let pair = QueuePair::new(1, pool.clone(), Tunables::default());
         let link = ShmLink::start(pair, OwnControl::create().unwrap(), Bell::new().unwrap(), peer, ours);
         let config = DomainConfig::new(Provider::Shm, "liar", ClusterKey::generate(), 4096);
         let connection = Connection::new(Link::Shm(link.clone()), Domain::open(config).unwrap());
@@ -82,7 +82,7 @@ proptest! {
             let liar = Liar::new(&pool);
             let mut secret = pool.try_lease(4096).unwrap();
             secret.fill(0xee);
-            let grant = grant_write(&liar.link.pair.grants, secret, 0..4096, Duration::from_secs(9)).unwrap();
+            let grant = grant_write(&liar.link.pair.grants, secret, 0..4096, Duration::from_secs(9), crate::engine::grants::random_key).unwrap();
             let mut waiting = Vec::new();
             for _ in 0..outstanding {
                 let into = pool.try_lease(64).unwrap();
@@ -158,7 +158,14 @@ async fn a_source_beyond_the_pool_is_refused() {
     for (offset, good) in [(0, true), ((1 << 16) - 64, true), ((1 << 16) - 63, false), (u64::MAX, false)] {
         let liar = Liar::new(&pool);
         let grants = &liar.link.pair.grants;
-        let grant = grant_write(grants, pool.try_lease(64).unwrap(), 0..64, Duration::from_secs(9)).unwrap();
+        let grant = grant_write(
+            grants,
+            pool.try_lease(64).unwrap(),
+            0..64,
+            Duration::from_secs(9),
+            crate::engine::grants::random_key,
+        )
+        .unwrap();
         let Remote { key, address, bytes } = grant.remote();
         let descriptor = Descriptor::Write { key, address, bytes, offset, immediate: Some(3) };
         liar.control.write_ring(0, &descriptor.encode());
@@ -196,7 +203,14 @@ async fn counters_that_run_backwards_keep_nobody_awake() {
     let from = Remote { address: crate::engine::grants::ADDRESS_BASE, bytes: 64, key: 0 };
     let read = liar.connection.post_read(pool.try_lease(64).unwrap(), from).await.unwrap();
     let source = pool.try_lease(64).unwrap().freeze();
-    let grant = grant_read(&liar.link.pair.grants, &source, 0..64, Duration::from_secs(9)).unwrap();
+    let grant = grant_read(
+        &liar.link.pair.grants,
+        &source,
+        0..64,
+        Duration::from_secs(9),
+        crate::engine::grants::random_key,
+    )
+    .unwrap();
     let Remote { key, address, bytes } = grant.remote();
     let descriptor = Descriptor::Read { key, address, bytes };
     liar.control.write_ring(0, &descriptor.encode());

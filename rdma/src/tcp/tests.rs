@@ -24,7 +24,7 @@ impl Liar {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (ours, _) = listener.accept().await.unwrap();
-        let pair = QueuePair::new(1, pool.clone(), Tunables::default(), Vec::new());
+        let pair = QueuePair::new(1, pool.clone(), Tunables::default());
         let link = TcpLink::start(pair, ours);
         let config = DomainConfig::new(Provider::Tcp, "liar", ClusterKey::generate(), 4096);
         let connection = Connection::new(Link::Tcp(link.clone()), Domain::open(config).unwrap());
@@ -79,7 +79,7 @@ proptest! {
             let mut liar = Liar::new(&pool).await;
             let mut secret = pool.try_lease(4096).unwrap();
             secret.fill(0xee);
-            let grant = grant_write(&liar.link.pair.grants, secret, 0..4096, SOON).unwrap();
+            let grant = grant_write(&liar.link.pair.grants, secret, 0..4096, SOON, crate::engine::grants::random_key).unwrap();
             let mut waiting = Vec::new();
             for _ in 0..outstanding {
                 let from = Remote { address: 0, bytes: 64, key: 0 };
@@ -137,7 +137,14 @@ async fn sealing_cuts_a_slow_write_off() {
     let mut liar = Liar::new(&pool).await;
     let mut buffer = pool.try_lease(4096).unwrap();
     buffer.fill(0);
-    let grant = grant_write(&liar.link.pair.grants, buffer, 0..4096, Duration::from_secs(60)).unwrap();
+    let grant = grant_write(
+        &liar.link.pair.grants,
+        buffer,
+        0..4096,
+        Duration::from_secs(60),
+        crate::engine::grants::random_key,
+    )
+    .unwrap();
     let Remote { key, address, bytes } = grant.remote();
     liar.say(&[Frame::Write { sequence: 1, key, address, bytes, immediate: Some(1) }]).await;
     liar.stream.write_all(&[7; 2048]).await.unwrap();
@@ -158,7 +165,14 @@ async fn expiry_cuts_a_slow_write_off() {
     let mut liar = Liar::new(&pool).await;
     let mut buffer = pool.try_lease(4096).unwrap();
     buffer.fill(0);
-    let grant = grant_write(&liar.link.pair.grants, buffer, 0..4096, Duration::from_millis(50)).unwrap();
+    let grant = grant_write(
+        &liar.link.pair.grants,
+        buffer,
+        0..4096,
+        Duration::from_millis(50),
+        crate::engine::grants::random_key,
+    )
+    .unwrap();
     let Remote { key, address, bytes } = grant.remote();
     liar.say(&[Frame::Write { sequence: 1, key, address, bytes, immediate: None }]).await;
     liar.stream.write_all(&[7; 100]).await.unwrap();
@@ -176,8 +190,14 @@ async fn a_peer_that_does_not_read_is_dropped() {
     let mut liar = Liar::new(&pool).await;
     let source = pool.try_lease(1 << 20).unwrap().freeze();
     let grants = &liar.link.pair.grants;
-    let grant =
-        crate::engine::grants::grant_read(grants, &source, 0..1 << 20, Duration::from_secs(60)).unwrap();
+    let grant = crate::engine::grants::grant_read(
+        grants,
+        &source,
+        0..1 << 20,
+        Duration::from_secs(60),
+        crate::engine::grants::random_key,
+    )
+    .unwrap();
     let Remote { key, address, bytes } = grant.remote();
     for sequence in 1..5000 {
         let asked = Frame::Read { sequence, key, address, bytes }.encode();

@@ -1,12 +1,14 @@
 //! What every test of the fabric needs: two domains and connections between them, on a provider of choice.
 #![allow(dead_code)] // Each test binary uses its part.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
 use tenfour_rdma::{
     ClusterKey, ConnectOptions, Connection, Domain, DomainConfig, Endpoint, Frozen, Listener, Provider,
     Tunables,
 };
+use tenfour_types::TimeScale;
 use tokio::time::timeout;
 
 /// Runs each case once for each provider; another provider joins here.
@@ -20,13 +22,45 @@ macro_rules! on_every_provider {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() { super::common::soon(super::$case(super::Provider::Tcp)).await; })*
         }
+        /// In a virtual machine that has a device: `tools/with-rxe -- target/release/deps/conformance-… --ignored`.
+        #[cfg(feature = "verbs")]
+        mod verbs {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "needs an RDMA device: tools/with-rxe"]
+            async fn $case() { super::common::soon(super::$case(super::Provider::Verbs)).await; })*
+        }
     };
 }
 
 pub const POOL_BYTES: usize = 16 << 20;
-pub const LONG: Duration = Duration::from_secs(60);
-/// No step of a test takes longer.
-pub const DEADLINE: Duration = Duration::from_secs(15);
+pub const LONG: Duration = Duration::from_secs(600);
+/// No step of a test takes longer, on a machine that is not emulated.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// How many times slower than a real machine this one is taken to be: `TENFOUR_TEST_SLOWNESS`, or 8 in an emulated one. The times
+/// of the fabric are scaled by it too.
+pub fn slowness() -> u32 {
+    static SLOWNESS: OnceLock<u32> = OnceLock::new();
+    *SLOWNESS.get_or_init(|| {
+        let slowness = match std::env::var("TENFOUR_TEST_SLOWNESS") {
+            Ok(text) => text.parse().expect("TENFOUR_TEST_SLOWNESS is a number"),
+            Err(_) if std::env::var_os("RXE_GUEST").is_some() => 8,
+            Err(_) => 1,
+        };
+        TimeScale::try_from(f64::from(slowness)).expect("a sensible factor").set_for_process();
+        slowness
+    })
+}
+
+/// A time, longer where the machine is slow.
+pub fn slow(time: Duration) -> Duration {
+    time * slowness()
+}
+
+/// As many rounds of something that is repeated for good measure, or some where the machine is slow.
+pub fn rounds(many: u32) -> u32 {
+    (many / slowness()).clamp(2, many)
+}
 
 /// A server's domain with its listener, and a client's domain.
 pub struct Fabric {
@@ -49,6 +83,7 @@ pub fn tunables() -> Tunables {
 pub fn open(provider: Provider, key: &ClusterKey, name: &str, tunables: Tunables) -> Domain {
     let mut config = DomainConfig::new(provider, name, key.clone(), POOL_BYTES);
     config.tunables = tunables;
+    slowness();
     Domain::open(config).unwrap()
 }
 
@@ -109,12 +144,12 @@ pub fn pattern(seed: u64, bytes: usize) -> Vec<u8> {
 
 /// Bounded in time.
 pub async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(DEADLINE, future).await.expect("no step takes so long")
+    timeout(slow(DEADLINE), future).await.expect("no step takes so long")
 }
 
 /// Until a condition holds.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..1500 {
+    for _ in 0..1500 * slowness() {
         if holds() {
             return;
         }
