@@ -213,7 +213,8 @@ impl Incoming {
     }
 
     /// Takes it into another domain than the one that listens: its memory is that one's alone. For peers
-    /// that must not see each other's memory where a provider cannot keep them from looking (`shm`).
+    /// that must not see each other's memory where a provider cannot keep them from looking (`shm`). A `verbs` connection stays in
+    /// the protection domain that it was asked for in: give the domain that listens.
     pub async fn accept_into(
         self,
         domain: &Domain,
@@ -236,7 +237,7 @@ impl Incoming {
                 }
                 #[cfg(feature = "verbs")]
                 Proved::Verbs(fresh) => {
-                    verbs::accept(&domain, fresh, &session.key, request, private_data).await
+                    verbs::accept(domain, fresh, &session.key, request, private_data).await
                 }
             }
         });

@@ -14,7 +14,7 @@ use tenfour_rdma::{
     Buffer, ConnectOptions, Connection, Domain, Endpoint, Frozen, Grant, Open, OperationError, ReadGrant,
     Received, Remote,
 };
-use tenfour_types::Wire as _;
+use tenfour_types::{Scaled, Wire as _};
 use tenfour_types::native::login::{Secrets, SigningKey, carrier_code, date_of};
 use tenfour_types::native::{
     Answer, Entry, Greeting, HEAD_BYTES, Login, LoginAnswer, Opener, Refusal, Request, Sealer, Slot, ToClient,
@@ -115,7 +115,7 @@ impl Link {
         endpoint: &Endpoint,
         config: &ClientConfig,
     ) -> Result<Arc<Self>, Failure> {
-        let connecting = timeout(config.connect_deadline, Self::enter(domain, endpoint, config));
+        let connecting = timeout(config.connect_deadline.scaled(), Self::enter(domain, endpoint, config));
         connecting.await.unwrap_or(Err(Error::Connect(tenfour_rdma::ConnectError::Timeout))).map_err(Failure::before)
     }
 
@@ -303,7 +303,7 @@ impl Call {
 
     /// What the gateway says next. An answer that does not come in time ends the connection: nothing else is known to work.
     pub(super) async fn next(&mut self, deadline: Duration) -> Event {
-        match timeout(deadline, self.events.recv()).await {
+        match timeout(deadline.scaled(), self.events.recv()).await {
             Ok(Some(event)) => event,
             Ok(None) => Event::Broken(Held::default()),
             Err(_) => {

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tenfour_rdma::{Buffer, Completion, Grant, Open, Remote};
 use tenfour_types::limits::PUT_BYTES_MAX;
 use tenfour_types::native::{CHUNK_BYTES, CHUNKS_OPEN_MAX, Content, How, PULL_RANGES_MAX, ToClient};
-use tenfour_types::{Checksum, ChecksumKind};
+use tenfour_types::{Checksum, ChecksumKind, Scaled};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -132,7 +132,7 @@ impl<'a, B: Backend> Body<'a, B> {
             size,
             passed: 0,
             way,
-            pace: Pace::new(context.shared.silence_max, PACE_WINDOW),
+            pace: Pace::new(context.shared.silence_max.scaled(), PACE_WINDOW.scaled()),
             hashers: Some(Hashers::new([expected.kind])),
             digest: blake3::Hasher::new(),
             expected,
@@ -152,7 +152,7 @@ impl<'a, B: Backend> Body<'a, B> {
                 }
             }
         };
-        if timeout(SETTLE, settling).await.is_err() {
+        if timeout(SETTLE.scaled(), settling).await.is_err() {
             tracing::debug!("a client did not finish writing to what it was granted");
         }
     }

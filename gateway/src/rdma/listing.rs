@@ -7,6 +7,7 @@ use crate::ops::refusal::Refusal;
 use crate::ops::requester::Wants;
 use crate::transfer::SourceError;
 use tenfour_metadata::api::ListEntry;
+use tenfour_types::Scaled;
 use tenfour_types::limits::{KEY_BYTES_MAX, LIST_KEYS_MAX};
 use tenfour_types::native::{Answer, BODY_BYTES_MAX, Entry, From, LIST_WINDOW_MAX, ToClient};
 use tokio::sync::mpsc;
@@ -98,7 +99,7 @@ impl<B: Backend> Stream<'_, B> {
             return Ok(());
         }
         while self.credit == 0 {
-            match timeout(self.context.shared.silence_max, self.following.recv()).await {
+            match timeout(self.context.shared.silence_max.scaled(), self.following.recv()).await {
                 Ok(Some(Following::Entries(messages))) => self.add(messages),
                 Ok(Some(_)) => return Err(SourceError::Malformed("that does not follow a listing".into()).into()),
                 Ok(None) => return Err(SourceError::Truncated.into()),

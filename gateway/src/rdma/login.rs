@@ -13,7 +13,7 @@ use tenfour_metadata::api::Config;
 use tenfour_rdma::{Connection, ConnectionError, OperationError, Received};
 use tenfour_types::native::login::{Secrets, SigningKey, carrier_code, day_number};
 use tenfour_types::native::{self, Greeting, LOGIN_DEADLINE_MS, Login, LoginAnswer, SessionKeys};
-use tenfour_types::{DecodeError, Wire as _};
+use tenfour_types::{DecodeError, Scaled, Wire as _};
 use thiserror::Error;
 use tokio::time::timeout;
 
@@ -64,7 +64,7 @@ impl<B: Backend> Logins<B> {
         greetings: (&Greeting, &Greeting),
     ) -> Result<(Requester, SessionKeys), LoginError> {
         let admitting = self.exchange(connection, greetings);
-        timeout(Duration::from_millis(LOGIN_DEADLINE_MS), admitting).await.map_err(|_| LoginError::TimedOut)?
+        timeout(Duration::from_millis(LOGIN_DEADLINE_MS).scaled(), admitting).await.map_err(|_| LoginError::TimedOut)?
     }
 
     async fn exchange(

@@ -10,6 +10,7 @@ use super::RdmaConfig;
 use std::sync::Arc;
 use std::time::Duration;
 use tenfour_rdma::{Buffer, ClusterKey, Domain, DomainConfig, OpenError, Pool, Provider};
+use tenfour_types::Scaled;
 use tenfour_types::native::OPEN_DOOR_KEY_IS_PUBLIC;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -142,7 +143,7 @@ impl Lender {
             let buffer = self.pool.lease(bytes).await.map_err(|_| Exhausted)?;
             Ok((buffer, permit))
         };
-        timeout(WAIT, leasing).await.map_err(|_| Exhausted)?
+        timeout(WAIT.scaled(), leasing).await.map_err(|_| Exhausted)?
     }
 
     /// The same, if there is so much now and nobody waits.

@@ -25,7 +25,7 @@ use tenfour_types::native::{
     self, Answer, FrameError, How, NamedPart, Opener, Operation, REQUESTS_MAX, Request, SESSION_MS_MAX,
     SessionKeys, ToClient, ToGateway, Welcome, slot_body_offset,
 };
-use tenfour_types::DecodeError;
+use tenfour_types::{DecodeError, Scaled};
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -169,7 +169,7 @@ impl<B: Backend> Session<B> {
                 () = &mut age => Err(End::Told(Refusal::new("ExpiredToken", "The session is too old: connect again."))),
                 () = told_to_stop(&mut stopped), if !self.is_stopping => {
                     self.is_stopping = true;
-                    grace.as_mut().reset(tokio::time::Instant::now() + self.context.shared.stop_within);
+                    grace.as_mut().reset(tokio::time::Instant::now() + self.context.shared.stop_within.scaled());
                     Ok(())
                 }
                 () = &mut grace, if self.is_stopping => Err(End::Told(stops())),
@@ -355,7 +355,7 @@ fn stops() -> Refusal {
 }
 
 async fn farewell(outgoing: &Outgoing, refusal: Refusal) {
-    let told = timeout(FAREWELL, async {
+    let told = timeout(FAREWELL.scaled(), async {
         outgoing.send(&ToClient::Closing(refusal.into())).await?;
         // The client hangs up when it has read that.
         outgoing.connection.closed().await;

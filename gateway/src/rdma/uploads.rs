@@ -10,7 +10,7 @@ use crate::ops::{Backend, OpError};
 use crate::transfer::{Destination, SourceError};
 use tenfour_types::limits::PARTS_MAX;
 use tenfour_types::native::{self, Answer, Content, NamedPart, PARTS_PER_MESSAGE_MAX};
-use tenfour_types::{Checksum, ChecksumKind, Headers, UploadId};
+use tenfour_types::{Checksum, ChecksumKind, Headers, Scaled, UploadId};
 use tokio::time::timeout;
 
 /// Lists of parts of one connection that may be incomplete.
@@ -111,7 +111,7 @@ impl<B: Backend> Context<B> {
         let Some(following) = &mut asked.following else { return Err(SourceError::Truncated.into()) };
         let _list = self.part_lists.try_acquire().map_err(|_| slow_down())?;
         while parts.len() < count {
-            match timeout(self.shared.silence_max, following.recv()).await {
+            match timeout(self.shared.silence_max.scaled(), following.recv()).await {
                 Ok(Some(Following::Parts(more))) if !more.is_empty() && more.len() <= PARTS_PER_MESSAGE_MAX => {
                     parts.extend(more);
                 }
