@@ -40,6 +40,11 @@ impl LocalCluster {
             "S3 cannot be served",
             "choose another address with --s3 ADDRESS:PORT",
         )?;
+        free_to_listen(
+            &layout.rdma_addresses(),
+            "S3 cannot be served over RDMA",
+            "choose another address with --rdma ADDRESS:PORT",
+        )?;
         let edit = format!("choose other ports in {}", layout.root.join("cluster.toml").display());
         free_to_listen(&layout.plan.metadata, "a metadata replica cannot listen", &edit)?;
         let spawn = |kind: &str, name: String| {
@@ -85,6 +90,13 @@ impl LocalCluster {
     /// Where S3 is served.
     pub fn endpoints(&self) -> Vec<String> {
         self.layout.s3_addresses().iter().map(|address| format!("http://{address}")).collect()
+    }
+
+    /// Where S3 is served over RDMA: addresses, and sockets for clients on this host.
+    pub fn rdma_endpoints(&self) -> Vec<String> {
+        let addresses = self.layout.rdma_addresses().into_iter().map(|address| format!("tcp:{address}"));
+        let sockets = self.layout.rdma_sockets().unwrap_or_default();
+        addresses.chain(sockets.iter().map(|path| format!("shm:{}", path.display()))).collect()
     }
 
     /// The process ids of all that serve.

@@ -42,6 +42,8 @@ const CAPACITY_SHARE: f64 = 0.9;
 pub struct Wishes {
     /// Where S3 is served (the first gateway; the others on the ports after it).
     pub s3: SocketAddr,
+    /// Where S3 is served over RDMA, if it is (the first gateway; the others on the ports after it).
+    pub rdma: Option<SocketAddr>,
     /// Number of nodes, when a cluster is created (14 when `None`).
     pub nodes: Option<u32>,
     /// Number of gateways.
@@ -129,6 +131,27 @@ impl Layout {
             .map(|offset| SocketAddr::new(first.ip(), first.port().saturating_add(offset)))
             .collect()
     }
+    /// The addresses of S3 over RDMA, in the order of the gateways.
+    pub fn rdma_addresses(&self) -> Vec<SocketAddr> {
+        let first = self.wishes.rdma.into_iter();
+        let after = |first: SocketAddr| {
+            let port = move |offset| SocketAddr::new(first.ip(), first.port().saturating_add(offset));
+            (0..self.wishes.gateways).map(port)
+        };
+        first.flat_map(after).collect()
+    }
+    /// Where clients on this host find S3 over RDMA, in the order of the gateways.
+    pub fn rdma_sockets(&self) -> Result<Vec<PathBuf>> {
+        let sockets = socket_folder(&self.root, &self.plan)?;
+        let rdma = self.wishes.rdma.map(|_| self.gateways()).unwrap_or_default();
+        Ok(rdma.iter().map(|name| sockets.join(name).with_extension("s3")).collect())
+    }
+    fn rdma_places(&self, number: usize, sockets: &Path) -> Vec<String> {
+        let name = self.gateways().get(number).cloned().unwrap_or_default();
+        let address = self.rdma_addresses().get(number).copied();
+        let socket = sockets.join(name).with_extension("s3").display().to_string();
+        address.map(|address| vec![address.to_string(), socket]).unwrap_or_default()
+    }
     /// The configuration file of a process.
     pub fn config_file(&self, process: &str) -> PathBuf {
         self.root.join(process).join("config.toml")
@@ -152,8 +175,9 @@ impl Layout {
         for ((number, name), listen) in (1u32..).zip(self.nodes()).zip(places) {
             self.write(&name, &self.node_file(number, listen))?;
         }
-        for (address, name) in self.s3_addresses().into_iter().zip(self.gateways()) {
-            self.write(&name, &self.gateway_file(&name, address))?;
+        for (number, (address, name)) in self.s3_addresses().into_iter().zip(self.gateways()).enumerate() {
+            let rdma = self.rdma_places(number, &sockets);
+            self.write(&name, &self.gateway_file(&name, address, rdma))?;
         }
         Ok(())
     }
@@ -218,11 +242,13 @@ impl Layout {
         }
     }
 
-    fn gateway_file(&self, name: &str, listen: SocketAddr) -> GatewayFile {
+    fn gateway_file(&self, name: &str, listen: SocketAddr, rdma_listen: Vec<String>) -> GatewayFile {
         GatewayFile {
             cluster: self.cluster_section(),
             name: Some(name.to_owned()),
             listen,
+            rdma_listen,
+            rdma_memory: ByteSize::mib(256),
             region: self.plan.region.clone(),
             domain: None,
             fabric: self.wishes.fabric.fabric.to_string(),

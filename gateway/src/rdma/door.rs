@@ -78,8 +78,14 @@ impl<B: Backend> RdmaServer<B> {
         }
         let memory = Arc::new(Memory::open(&config)?);
         let mut listeners = Vec::new();
-        for endpoint in &config.listen {
-            listeners.push(memory.shared.listen(endpoint).await?);
+        for at in &config.listen {
+            match memory.shared.listen(&at.endpoint).await {
+                Ok(listener) => listeners.push(listener),
+                Err(error) if !at.required => {
+                    tracing::info!(endpoint = %at.endpoint, %error, "S3 over RDMA is not served there");
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         let logins = Arc::new(Logins::new(backend.clone(), &config.region));
         let shared = Arc::new(Shared {

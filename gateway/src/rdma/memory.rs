@@ -39,11 +39,16 @@ pub(super) struct Memory {
 impl Memory {
     pub(super) fn open(config: &RdmaConfig) -> Result<Self, OpenError> {
         let mut providers: Vec<Provider> = Vec::new();
-        for provider in config.listen.iter().map(tenfour_rdma::Endpoint::provider) {
+        for provider in config.listen.iter().map(|at| at.endpoint.provider()) {
             if !providers.contains(&provider) {
                 providers.push(provider);
             }
         }
+        let is_optional = |provider: &Provider| {
+            let mut places = config.listen.iter().filter(|at| at.endpoint.provider() == *provider);
+            places.all(|at| !at.required)
+        };
+        let optional: Vec<Provider> = providers.iter().copied().filter(is_optional).collect();
         let serves_shm = providers.contains(&Provider::Shm);
         let shared_bytes = match (serves_shm, providers.len()) {
             (true, 1) => 0,
@@ -57,7 +62,7 @@ impl Memory {
         let mut own = DomainConfig::new(Provider::Shm, "client", key, config.shm_client_bytes);
         own.tunables = config.tunables.clone();
         Ok(Self {
-            shared: Domain::open(shared)?,
+            shared: Domain::open_without(shared, &optional)?,
             own_bytes: config.shm_client_bytes,
             own_max,
             own: Arc::new(Semaphore::new(own_max)),

@@ -22,7 +22,7 @@ mod users;
 pub use door::{DoorError, DoorStatus, RdmaServer};
 
 use std::time::Duration;
-use tenfour_rdma::{Endpoint, Tunables};
+use tenfour_rdma::{ListenAt, Tunables};
 
 /// Registered memory for clients from outside, unless said otherwise, bytes: beside what the pipelines have.
 pub const DOOR_BYTES_DEFAULT: usize = 256 << 20;
@@ -33,7 +33,7 @@ pub const DOOR_BYTES_MIN: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub struct RdmaConfig {
     /// Where to listen.
-    pub listen: Vec<Endpoint>,
+    pub listen: Vec<ListenAt>,
     /// The region that logins must name; `us-east-1` by default.
     pub region: String,
     /// Registered memory for all clients together, bytes; 256 MiB by default.
@@ -57,7 +57,7 @@ pub struct RdmaConfig {
 
 impl RdmaConfig {
     /// At these endpoints, with defaults for the rest.
-    pub fn new(listen: Vec<Endpoint>) -> Self {
+    pub fn new(listen: Vec<ListenAt>) -> Self {
         Self {
             listen,
             region: "us-east-1".to_owned(),
