@@ -108,7 +108,10 @@ async fn objects_of_every_size_go_in_and_out_both_ways() {
                 let stored = client.put_object("bucket", &key, &body(&client, &bytes).await, &options).await;
                 let stored = stored.unwrap_or_else(|error| panic!("{key}: {error}"));
                 assert_eq!(stored.checksums[0].kind, ChecksumKind::Crc64Nvme);
-                assert_eq!((stored.served.carrier.as_str(), stored.served.fabric.as_str()), (&*provider.to_string(), "shm"));
+                assert_eq!(
+                    (stored.served.carrier.as_str(), stored.served.fabric.as_str()),
+                    (&*provider.to_string(), "shm")
+                );
                 assert!(read(&client, &key, size + 7, Range::All).await.unwrap() == bytes, "{key}");
                 assert!(world.by_http(&key).await == bytes, "{key} over HTTP");
                 let head = client.head_object("bucket", &key, &GetOptions::default()).await.unwrap();
@@ -117,7 +120,8 @@ async fn objects_of_every_size_go_in_and_out_both_ways() {
         }
         // What HTTP stored.
         let bytes = pattern(77, 3_000_000);
-        let call = Call::new("PUT", "/bucket/by-http", ROOT).header("content-length", "3000000").body(bytes.clone());
+        let call =
+            Call::new("PUT", "/bucket/by-http", ROOT).header("content-length", "3000000").body(bytes.clone());
         assert!(call.send(world.http).await.status.is_success());
         assert!(read(&client, "by-http", 3_000_000, Range::All).await.unwrap() == bytes);
         for (range, expected) in [
@@ -129,9 +133,13 @@ async fn objects_of_every_size_go_in_and_out_both_ways() {
             let part = read(&client, "by-http", 1_500_000, range).await.unwrap();
             assert!(part == bytes[expected.clone()], "{range:?}");
         }
-        let refused = |error: Result<Vec<u8>, Error>| error.unwrap_err().code().unwrap_or_default().to_owned();
+        let refused =
+            |error: Result<Vec<u8>, Error>| error.unwrap_err().code().unwrap_or_default().to_owned();
         assert_eq!(refused(read(&client, "by-http", 100, Range::All).await), "InvalidRequest");
-        assert_eq!(refused(read(&client, "by-http", 100, Range::From(3_000_000, None)).await), "InvalidRange");
+        assert_eq!(
+            refused(read(&client, "by-http", 100, Range::From(3_000_000, None)).await),
+            "InvalidRange"
+        );
         assert_eq!(refused(read(&client, "absent", 100, Range::All).await), "NoSuchKey");
     }
     assert_eq!(world.gateway.free_bytes(), world.cluster.gateway_config().pool_bytes - held(&world).await);
@@ -176,11 +184,25 @@ async fn conditions_checksums_and_headers_are_those_of_s3() {
         options
     };
     for (options, expected) in [
-        (with(|options| options.checksum = Some(Checksum { kind: ChecksumKind::Crc32, value: vec![0; 4], parts: None })), "BadDigest"),
-        (with(|options| options.checksum = Some(Checksum { kind: ChecksumKind::Sha1, value: vec![0; 4], parts: None })), "InvalidRequest"),
+        (
+            with(|options| {
+                options.checksum =
+                    Some(Checksum { kind: ChecksumKind::Crc32, value: vec![0; 4], parts: None })
+            }),
+            "BadDigest",
+        ),
+        (
+            with(|options| {
+                options.checksum = Some(Checksum { kind: ChecksumKind::Sha1, value: vec![0; 4], parts: None })
+            }),
+            "InvalidRequest",
+        ),
         (with(|options| options.md5 = Some([0; 16])), "BadDigest"),
         (with(|options| options.headers.0.push(("host".into(), "x".into()))), "InvalidArgument"),
-        (with(|options| options.headers.0.push(("x-amz-meta-a".into(), "x".repeat(3000)))), "MetadataTooLarge"),
+        (
+            with(|options| options.headers.0.push(("x-amz-meta-a".into(), "x".repeat(3000)))),
+            "MetadataTooLarge",
+        ),
     ] {
         for mode in MODES {
             let options = PutOptions { mode, ..options.clone() };
@@ -188,7 +210,13 @@ async fn conditions_checksums_and_headers_are_those_of_s3() {
             assert_eq!(code(error), expected, "{mode:?}");
         }
     }
-    for kind in [ChecksumKind::Crc32, ChecksumKind::Crc32c, ChecksumKind::Crc64Nvme, ChecksumKind::Sha1, ChecksumKind::Sha256] {
+    for kind in [
+        ChecksumKind::Crc32,
+        ChecksumKind::Crc32c,
+        ChecksumKind::Crc64Nvme,
+        ChecksumKind::Sha1,
+        ChecksumKind::Sha256,
+    ] {
         let options = PutOptions { keep: Some(kind), ..PutOptions::default() };
         let kept = client.put_object("bucket", "kept", &text, &options).await.unwrap().checksums;
         assert_eq!((kept[0].kind, kept[0].value.len()), (kind, kind.bytes()));
@@ -204,12 +232,17 @@ async fn conditions_checksums_and_headers_are_those_of_s3() {
     let (into, got) = client.get_object("bucket", "k", into, &known).await;
     assert!(matches!(got, Err(Error::NotModified)));
     let other = tenfour_client::native::ETag { md5: [0; 16], parts: None };
-    let (_, got) = client.get_object("bucket", "k", into.unwrap(), &conditions(Some(Tag::OneOf(vec![other])), None)).await;
+    let (_, got) = client
+        .get_object("bucket", "k", into.unwrap(), &conditions(Some(Tag::OneOf(vec![other])), None))
+        .await;
     assert_eq!(code(got.unwrap_err()), "PreconditionFailed");
     let gone = client.delete_object("bucket", "k", &Precondition::Match(vec![other])).await.unwrap_err();
     assert_eq!(code(gone), "PreconditionFailed");
     client.delete_object("bucket", "k", &Precondition::Match(vec![stored.etag])).await.unwrap();
-    assert_eq!(code(client.head_object("bucket", "k", &GetOptions::default()).await.unwrap_err()), "NoSuchKey");
+    assert_eq!(
+        code(client.head_object("bucket", "k", &GetOptions::default()).await.unwrap_err()),
+        "NoSuchKey"
+    );
     drop((client, text));
     world.stop().await;
 }
@@ -222,7 +255,9 @@ async fn listings_stream_and_uploads_complete() {
     let empty = body(client, b"").await;
     // Long keys, so that a listing takes many messages.
     let keys: Vec<String> = (0..300).map(|number| format!("list/{number:04}/{}", "k".repeat(700))).collect();
-    let puts = keys.iter().map(|key| client.put_object("bucket", key, &empty, &PutOptions { mode: PutMode::Auto, ..Default::default() }));
+    let puts = keys.iter().map(|key| {
+        client.put_object("bucket", key, &empty, &PutOptions { mode: PutMode::Auto, ..Default::default() })
+    });
     for put in futures::future::join_all(puts).await {
         put.unwrap();
     }
@@ -237,7 +272,10 @@ async fn listings_stream_and_uploads_complete() {
         assert_eq!(listed.next, None);
         let rolled = ListOptions { delimiter: "/".into(), most: 3, ..all.clone() };
         let first = client.list("bucket", &rolled).await.unwrap();
-        assert_eq!(first.entries.iter().map(key_of).collect::<Vec<_>>(), ["list/0000/", "list/0001/", "list/0002/"]);
+        assert_eq!(
+            first.entries.iter().map(key_of).collect::<Vec<_>>(),
+            ["list/0000/", "list/0001/", "list/0002/"]
+        );
         let rest = ListOptions { from: From::Token(first.next.unwrap()), most: u64::MAX, ..rolled };
         assert_eq!(client.list("bucket", &rest).await.unwrap().entries.len(), 297);
         let after = ListOptions { from: From::After(keys[297].clone()), ..all.clone() };
@@ -250,11 +288,16 @@ async fn listings_stream_and_uploads_complete() {
     let large = pattern(5, 5 << 20);
     let small = pattern(6, 1000);
     let mut parts = Vec::new();
-    for (number, (client, mode)) in [(client, PutMode::Push), (other, PutMode::Pull), (client, PutMode::Auto)].into_iter().enumerate() {
+    for (number, (client, mode)) in
+        [(client, PutMode::Push), (other, PutMode::Pull), (client, PutMode::Auto)].into_iter().enumerate()
+    {
         let bytes = if number == 2 { &small } else { &large };
         let options = PutOptions { mode, ..PutOptions::default() };
         let number = number as u32 + 1;
-        let stored = client.upload_part("bucket", "big", &upload, number, &body(client, bytes).await, &options).await.unwrap();
+        let stored = client
+            .upload_part("bucket", "big", &upload, number, &body(client, bytes).await, &options)
+            .await
+            .unwrap();
         parts.push(NamedPart { number, etag: stored.etag, checksum: stored.checksums.first().cloned() });
     }
     let wrong = [parts[1].clone(), parts[0].clone()];
@@ -262,11 +305,16 @@ async fn listings_stream_and_uploads_complete() {
     assert_eq!(refused.unwrap_err().code(), Some("InvalidPartOrder"));
     let many: Vec<NamedPart> = (1..=1000).map(|number| NamedPart { number, ..parts[0].clone() }).collect();
     let refused = client.complete_upload("bucket", "big", &upload, &many, &CompleteOptions::default()).await;
-    assert_eq!(refused.unwrap_err().code(), Some("InvalidPart"), "a thousand parts arrived, in many messages");
+    assert_eq!(
+        refused.unwrap_err().code(),
+        Some("InvalidPart"),
+        "a thousand parts arrived, in many messages"
+    );
     let options = CompleteOptions { size: Some((10 << 20) + 1000), ..CompleteOptions::default() };
     let done = other.complete_upload("bucket", "big", &upload, &parts, &options).await.unwrap();
     assert_eq!(done.etag.parts, Some(3));
-    let again = client.complete_upload("bucket", "big", &upload, &parts, &CompleteOptions::default()).await.unwrap();
+    let again =
+        client.complete_upload("bucket", "big", &upload, &parts, &CompleteOptions::default()).await.unwrap();
     assert_eq!(again.etag, done.etag, "completing again answers as before");
     let whole = [&large[..], &large, &small].concat();
     assert!(world.by_http("big").await == whole);
@@ -274,7 +322,10 @@ async fn listings_stream_and_uploads_complete() {
     assert!(read(other, "big", 1000, Range::Part(3)).await.unwrap() == small);
     let upload = client.create_upload("bucket", "gone", &Headers::default(), None).await.unwrap();
     client.abort_upload("bucket", "gone", &upload).await.unwrap();
-    assert_eq!(client.abort_upload("bucket", "gone", &upload).await.unwrap_err().code(), Some("NoSuchUpload"));
+    assert_eq!(
+        client.abort_upload("bucket", "gone", &upload).await.unwrap_err().code(),
+        Some("NoSuchUpload")
+    );
     drop((clients, empty));
     world.stop().await;
 }
@@ -306,17 +357,27 @@ async fn the_same_calls_go_over_http_when_there_is_no_rdma() {
     let there = native.head_object("bucket", "http", &GetOptions::default()).await.unwrap();
     let here = client.head_object("bucket", "http", &GetOptions::default()).await.unwrap();
     assert_eq!(here.object.headers.get("x-amz-meta-of"), Some("me"));
-    assert_eq!((here.object.etag, here.object.size, here.object.modified_ms / 1000), (there.object.etag, there.object.size, there.object.modified_ms / 1000));
+    assert_eq!(
+        (here.object.etag, here.object.size, here.object.modified_ms / 1000),
+        (there.object.etag, there.object.size, there.object.modified_ms / 1000)
+    );
     let listed = client.list("bucket", &ListOptions::default()).await.unwrap();
     assert_eq!(listed.entries.len(), 1);
     let upload = client.create_upload("bucket", "parts", &Headers::default(), None).await.unwrap();
-    let part = client.upload_part("bucket", "parts", &upload, 7, &content, &PutOptions::default()).await.unwrap();
+    let part =
+        client.upload_part("bucket", "parts", &upload, 7, &content, &PutOptions::default()).await.unwrap();
     let parts = [NamedPart { number: 7, etag: part.etag, checksum: None }];
-    let done = client.complete_upload("bucket", "parts", &upload, &parts, &CompleteOptions::default()).await.unwrap();
+    let done = client
+        .complete_upload("bucket", "parts", &upload, &parts, &CompleteOptions::default())
+        .await
+        .unwrap();
     assert_eq!(done.etag.parts, Some(1));
     assert!(read(&native, "parts", 300_000, Range::All).await.unwrap() == bytes);
     client.delete_object("bucket", "parts", &Precondition::None).await.unwrap();
-    assert_eq!(client.head_object("bucket", "parts", &GetOptions::default()).await.unwrap_err().code(), Some("NoSuchKey"));
+    assert_eq!(
+        client.head_object("bucket", "parts", &GetOptions::default()).await.unwrap_err().code(),
+        Some("NoSuchKey")
+    );
     drop((client, native, content));
     world.stop().await;
 }

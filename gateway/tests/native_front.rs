@@ -74,7 +74,9 @@ async fn only_who_knows_the_secret_gets_in_and_all_others_hear_the_same() {
     for provider in BOTH {
         assert!(Raw::enter(&door.at(provider), ALICE).await.is_ok());
         let mut texts = Vec::new();
-        for user in [("ALICE", "another secret"), ("NOBODY", "alice-secret-key"), ("", "x"), (&"A".repeat(500), "x")] {
+        for user in
+            [("ALICE", "another secret"), ("NOBODY", "alice-secret-key"), ("", "x"), (&"A".repeat(500), "x")]
+        {
             let refusal = Raw::enter(&door.at(provider), user).await.err().unwrap();
             texts.push(refusal);
         }
@@ -149,9 +151,18 @@ async fn who_says_nothing_or_nonsense_is_hung_up_on() {
     for _ in 0..4 {
         silent.push(knock(&domain, &door.tcp).await);
     }
-    assert!(domain.connect(&door.tcp, tenfour_rdma::ConnectOptions {
-        private_data: silent[0].1.encode().to_vec(), ..Default::default()
-    }).await.is_err());
+    assert!(
+        domain
+            .connect(
+                &door.tcp,
+                tenfour_rdma::ConnectOptions {
+                    private_data: silent[0].1.encode().to_vec(),
+                    ..Default::default()
+                }
+            )
+            .await
+            .is_err()
+    );
     let begun = Instant::now();
     for (connection, ..) in &silent {
         timeout(Duration::from_secs(10), connection.closed()).await.unwrap();
@@ -192,7 +203,9 @@ async fn a_frame_that_is_not_the_next_one_ends_the_session() {
         let raw = Raw::enter(&at, ALICE).await.unwrap();
         let mut mirrored = Raw::enter(&at, ALICE).await.unwrap();
         mirrored.ask(1, request("k", head())).await;
-        let tenfour_rdma::Received::Message(theirs) = mirrored.connection.recv().await.unwrap() else { panic!() };
+        let tenfour_rdma::Received::Message(theirs) = mirrored.connection.recv().await.unwrap() else {
+            panic!()
+        };
         mirrored.connection.send(theirs).await.unwrap();
         mirrored.is_shown_out().await;
         // Of another session of the same user.
@@ -233,7 +246,8 @@ async fn bounds_hold_and_what_is_refused_stores_nothing() {
         // The id of a request that runs.
         let mut raw = Raw::enter(&at, ALICE).await.unwrap();
         for _ in 0..2 {
-            let frame = raw.frame(&ToGateway::Request { id: 7, request: request("k", put(b"x", 1, How::Push)) });
+            let frame =
+                raw.frame(&ToGateway::Request { id: 7, request: request("k", put(b"x", 1, How::Push)) });
             let _ = raw.connection.send(frame.into()).await;
         }
         raw.is_shown_out().await;
@@ -243,7 +257,8 @@ async fn bounds_hold_and_what_is_refused_stores_nothing() {
         let bytes = in_slot(&mut raw, 1, request("slot", put(b"hello", 5, How::Here)), b"hello");
         let source = raw.frozen(&bytes).await;
         raw.connection.write(source.clone(), slot.remote, Some(0)).await.unwrap();
-        let Some(ToClient::Reply { slot: Some(next), result: Ok(Answer::Stored { .. }), .. }) = raw.receive().await
+        let Some(ToClient::Reply { slot: Some(next), result: Ok(Answer::Stored { .. }), .. }) =
+            raw.receive().await
         else {
             panic!("stored")
         };
@@ -265,7 +280,10 @@ async fn bounds_hold_and_what_is_refused_stores_nothing() {
         let source = raw.frozen(&bytes).await;
         raw.connection.write(source, slot.remote, Some(0)).await.unwrap();
         let reply = raw.receive().await;
-        assert!(matches!(&reply, Some(ToClient::Reply { result: Err(refusal), .. }) if refusal.code == "IncompleteBody"), "{reply:?}");
+        assert!(
+            matches!(&reply, Some(ToClient::Reply { result: Err(refusal), .. }) if refusal.code == "IncompleteBody"),
+            "{reply:?}"
+        );
         // Bytes that are not those that the message says.
         let next = match reply {
             Some(ToClient::Reply { slot: Some(next), .. }) => next,
@@ -284,13 +302,20 @@ async fn bounds_hold_and_what_is_refused_stores_nothing() {
         assert!(matches!(raw.receive().await, Some(ToClient::WriteHere { id: 3, chunk: 0, .. })));
         let begun = Instant::now();
         let reply = raw.receive().await;
-        assert!(matches!(&reply, Some(ToClient::Reply { id: 3, result: Err(refusal), .. }) if refusal.code == "RequestTimeout"), "{reply:?}");
+        assert!(
+            matches!(&reply, Some(ToClient::Reply { id: 3, result: Err(refusal), .. }) if refusal.code == "RequestTimeout"),
+            "{reply:?}"
+        );
         assert!(begun.elapsed() < Duration::from_secs(5));
         // The connection lives on; what it may not is told.
         raw.ask(4, Request { bucket: "BAD".into(), ..request("k", head()) }).await;
-        assert!(matches!(raw.receive().await, Some(ToClient::Reply { id: 4, result: Err(refusal), .. }) if refusal.code == "InvalidBucketName"));
+        assert!(
+            matches!(raw.receive().await, Some(ToClient::Reply { id: 4, result: Err(refusal), .. }) if refusal.code == "InvalidBucketName")
+        );
         raw.ask(5, request("slow", head())).await;
-        assert!(matches!(raw.receive().await, Some(ToClient::Reply { id: 5, result: Err(refusal), .. }) if refusal.code == "NoSuchKey"));
+        assert!(
+            matches!(raw.receive().await, Some(ToClient::Reply { id: 5, result: Err(refusal), .. }) if refusal.code == "NoSuchKey")
+        );
     }
     assert_eq!(model.counts().0, 1, "one object: the one in a slot");
     door.is_empty_again().await;
@@ -344,9 +369,15 @@ async fn random_keys(attempts: usize) {
                     Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
                 }
             };
-            let slot = raw.welcome.slots.first().map_or(Remote { address: 1 << 32, bytes: 64, key: 0 }, |slot| slot.remote);
+            let slot = raw
+                .welcome
+                .slots
+                .first()
+                .map_or(Remote { address: 1 << 32, bytes: 64, key: 0 }, |slot| slot.remote);
             let to = Remote { key: rand::random(), bytes: 64, ..slot };
-            opened += usize::from(raw.connection.write(source.clone(), to, None).await != Err(OperationError::RemoteAccess));
+            opened += usize::from(
+                raw.connection.write(source.clone(), to, None).await != Err(OperationError::RemoteAccess),
+            );
         }
         assert_eq!(opened, 0, "{provider}: of {attempts} random keys");
         println!("{provider}: {attempts} random keys, {opened} opened anything");
@@ -412,7 +443,10 @@ async fn many_calls_at_once_on_one_connection() {
                 let (buffer, got) = client.get_object("photos", &key, into, &GetOptions::default()).await;
                 let got = got.unwrap();
                 assert_eq!(&buffer.unwrap()[..got.bytes], &bytes[..]);
-                assert_eq!((got.served.carrier, got.served.fabric.as_str()), (provider.to_string(), "none, the model's"));
+                assert_eq!(
+                    (got.served.carrier, got.served.fabric.as_str()),
+                    (provider.to_string(), "none, the model's")
+                );
             }
         });
         futures::future::join_all(calls).await;
@@ -499,7 +533,8 @@ async fn memory_is_at_its_baseline_after_a_thousand_connections() {
                 kill_one(&door, provider).await;
             }
             if round % 20 == 19 {
-                eventually("the last ones are gone", || door.status.connections() == 0 || round % 20 != 19).await;
+                eventually("the last ones are gone", || door.status.connections() == 0 || round % 20 != 19)
+                    .await;
             }
         }
     }

@@ -229,9 +229,7 @@ impl Incoming {
         let Self { session, request, stream, .. } = self;
         let accepted = timeout(HANDSHAKE_DEADLINE.scaled(), async move {
             match stream {
-                Proved::Tcp(stream) => {
-                    tcp::accept(domain, stream, &session.key, request, private_data).await
-                }
+                Proved::Tcp(stream) => tcp::accept(domain, stream, &session.key, request, private_data).await,
                 Proved::Shm(stream, exports) => {
                     shm::accept(domain, stream, exports, &session.key, request, private_data).await
                 }

@@ -24,7 +24,9 @@ pub enum Error {
     #[error("the connection broke: nothing happened")]
     Broken,
     /// The same, and the change was made as a whole or not at all.
-    #[error("the connection broke: the change was made as a whole or not at all; read it back, or send it again")]
+    #[error(
+        "the connection broke: the change was made as a whole or not at all; read it back, or send it again"
+    )]
     OutcomeUnknown,
     /// The condition says that the caller has it already.
     #[error("not modified")]

@@ -75,7 +75,8 @@ type Named = Vec<(String, String)>;
 impl HttpDoor {
     pub(super) fn new(url: &str, config: &ClientConfig) -> Result<Self, Error> {
         let ClientConfig { region, access_key, secret_key, .. } = config;
-        let any = S3::new(url, region, "any", access_key, secret_key).map_err(|error| Error::Config(error.to_string()))?;
+        let any = S3::new(url, region, "any", access_key, secret_key)
+            .map_err(|error| Error::Config(error.to_string()))?;
         Ok(Self {
             url: url.to_owned(),
             region: region.clone(),
@@ -86,7 +87,8 @@ impl HttpDoor {
     }
 
     fn bucket(&self, name: &str) -> Result<(Bucket, Credentials), Failure> {
-        let unusable = || Failure::before(Error::Config(format!("{:?} is not the URL of an S3 endpoint", self.url)));
+        let unusable =
+            || Failure::before(Error::Config(format!("{:?} is not the URL of an S3 endpoint", self.url)));
         let url = self.url.parse().map_err(|_| unusable())?;
         let style = rusty_s3::UrlStyle::Path;
         let bucket = Bucket::new(url, style, name.to_owned(), self.region.clone()).map_err(|_| unusable())?;
@@ -107,7 +109,8 @@ impl HttpDoor {
             map.insert(name.clone(), value.clone());
         }
         let url = action.sign(SIGNATURE_LIFETIME);
-        let headers: Vec<(&str, String)> = headers.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let headers: Vec<(&str, String)> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
         self.any.send(method, url.as_str(), body, &headers).await.map_err(|error| failed(error, changes))
     }
 
@@ -139,7 +142,9 @@ impl HttpDoor {
         let bytes = usize::try_from(range.1 - range.0).map_err(|_| unexpected())?;
         let room = into.len();
         let Some(mut rest) = into.get_mut(..bytes) else {
-            let message = format!("The range has {bytes} bytes, the client's buffer {room}: offer more, or ask for less.");
+            let message = format!(
+                "The range has {bytes} bytes, the client's buffer {room}: offer more, or ask for less."
+            );
             return Err(Refusal { code: "InvalidRequest".to_owned(), message, retry: Retry::Never }.into());
         };
         let mut body = response.into_body();
@@ -200,12 +205,7 @@ impl HttpDoor {
         Ok(Stored { etag, checksums: checksums(response.headers()), served: served() })
     }
 
-    pub(super) async fn delete(
-        &self,
-        bucket: &str,
-        key: &str,
-        given: &Precondition,
-    ) -> Result<(), Failure> {
+    pub(super) async fn delete(&self, bucket: &str, key: &str, given: &Precondition) -> Result<(), Failure> {
         let (bucket, credentials) = self.bucket(bucket)?;
         let action = bucket.delete_object(Some(&credentials), key);
         let headers = precondition(given).into_iter().collect();
@@ -288,7 +288,9 @@ impl HttpDoor {
         if let Some(checksum) = &options.checksum {
             headers.push((checksum_header(checksum.kind), base64(&checksum.value)));
         }
-        headers.extend(options.full_object.map(|full| ("x-amz-checksum-type".to_owned(), type_name(full).to_owned())));
+        headers.extend(
+            options.full_object.map(|full| ("x-amz-checksum-type".to_owned(), type_name(full).to_owned())),
+        );
         headers.extend(options.size.map(|size| ("x-amz-mp-object-size".to_owned(), size.to_string())));
         let names = parts.iter().map(|_| "");
         let action = bucket.complete_multipart_upload(Some(&credentials), key, upload, names);
@@ -389,7 +391,8 @@ fn object(headers: &HeaderMap) -> Result<(ObjectInfo, (u64, u64)), Failure> {
     };
     let is_kept = |name: &str| name.starts_with("x-amz-meta-") || STANDARD_HEADERS.contains(&name);
     let kept = headers.iter().filter(|(name, _)| is_kept(name.as_str()));
-    let kept = kept.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+    let kept =
+        kept.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
     let object = ObjectInfo {
         size,
         etag: etag(headers).ok_or_else(unexpected)?,
@@ -427,7 +430,8 @@ fn parse_etag(text: &str) -> Option<ETag> {
 }
 
 fn checksums(headers: &HeaderMap) -> Vec<Checksum> {
-    let of_kind = |kind: ChecksumKind| parse_checksum(kind, headers.get(checksum_header(kind))?.to_str().ok()?);
+    let of_kind =
+        |kind: ChecksumKind| parse_checksum(kind, headers.get(checksum_header(kind))?.to_str().ok()?);
     KINDS.into_iter().filter_map(of_kind).collect()
 }
 

@@ -14,12 +14,12 @@ use tenfour_rdma::{
     Buffer, ConnectOptions, Connection, Domain, Endpoint, Frozen, Grant, Open, OperationError, ReadGrant,
     Received, Remote,
 };
-use tenfour_types::{Scaled, Wire as _};
 use tenfour_types::native::login::{Secrets, SigningKey, carrier_code, date_of};
 use tenfour_types::native::{
-    Answer, Entry, Greeting, HEAD_BYTES, Login, LoginAnswer, Opener, Refusal, Request, Sealer, Slot, ToClient,
-    ToGateway, Welcome, answer, slot_body_offset,
+    Answer, Entry, Greeting, HEAD_BYTES, Login, LoginAnswer, Opener, Refusal, Request, Sealer, Slot,
+    ToClient, ToGateway, Welcome, answer, slot_body_offset,
 };
+use tenfour_types::{Scaled, Wire as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -116,7 +116,10 @@ impl Link {
         config: &ClientConfig,
     ) -> Result<Arc<Self>, Failure> {
         let connecting = timeout(config.connect_deadline.scaled(), Self::enter(domain, endpoint, config));
-        connecting.await.unwrap_or(Err(Error::Connect(tenfour_rdma::ConnectError::Timeout))).map_err(Failure::before)
+        connecting
+            .await
+            .unwrap_or(Err(Error::Connect(tenfour_rdma::ConnectError::Timeout)))
+            .map_err(Failure::before)
     }
 
     async fn enter(domain: &Domain, endpoint: &Endpoint, config: &ClientConfig) -> Result<Arc<Self>, Error> {
@@ -126,7 +129,8 @@ impl Link {
         let connection = domain.connect(endpoint, options).await?;
         let theirs = Greeting::decode(connection.peer_private_data());
         let theirs = theirs.map_err(|_| Error::Untrusted("it is no gateway of this protocol's version"))?;
-        let days = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SECONDS_PER_DAY;
+        let days =
+            SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SECONDS_PER_DAY;
         let date = date_of(i64::try_from(days).unwrap_or(0));
         let key = SigningKey::derive(&config.secret_key, &date, &config.region);
         let names = (config.access_key.as_str(), date.as_str(), config.region.as_str());
@@ -143,7 +147,9 @@ impl Link {
         let message = message(&connection).await?;
         match LoginAnswer::from_bytes(&message) {
             Ok(LoginAnswer::Proved(proof)) if secrets.is_gateway_proof(proof) => {}
-            Ok(LoginAnswer::Proved(_)) => return Err(Error::Untrusted("it does not know this user's secret")),
+            Ok(LoginAnswer::Proved(_)) => {
+                return Err(Error::Untrusted("it does not know this user's secret"));
+            }
             Ok(LoginAnswer::Refused(refusal)) => return Err(Error::Refused(refusal)),
             Err(_) => return Err(Error::Untrusted("its answer to the login is malformed")),
         }
@@ -357,7 +363,9 @@ async fn message(connection: &Connection) -> Result<Bytes, Error> {
 /// The message in a frame, which is all of it.
 pub(super) fn open(opener: &mut Opener, frame: &[u8]) -> Result<ToClient, Error> {
     match opener.open(frame) {
-        Ok((message, [])) => answer::decode(message).map_err(|_| Error::Untrusted("it sent a malformed message")),
+        Ok((message, [])) => {
+            answer::decode(message).map_err(|_| Error::Untrusted("it sent a malformed message"))
+        }
         _ => Err(Error::Untrusted("a message is not the next one of this session")),
     }
 }

@@ -39,14 +39,14 @@ mod xml;
 
 pub use config::{ClientConfig, GetOptions, ListOptions, PutMode, PutOptions, RetryPolicy};
 pub use error::Error;
-pub use objects::{Got, Head, Served, Stored};
 pub use listing::Listed;
+pub use objects::{Got, Head, Served, Stored};
 pub use tenfour_rdma::{Buffer, Endpoint, Frozen};
 pub use tenfour_types::native::{
     Conditions, Entry, From, IfRange, NamedPart, ObjectInfo, Precondition, Range, Read, Refusal, Retry, Tag,
 };
 pub use tenfour_types::{Checksum, ChecksumKind, ETag, Headers};
-pub use uploads::{Completed, CompleteOptions};
+pub use uploads::{CompleteOptions, Completed};
 
 use error::Failure;
 use http::HttpDoor;

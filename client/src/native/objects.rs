@@ -107,12 +107,20 @@ impl Client {
     ) -> (Option<Buffer>, Result<Got, Failure>) {
         let bytes = into.len();
         if u32::try_from(bytes).is_err() {
-            return (Some(into), Err(Failure::before(Error::Buffer("a GET reads at most 4 GiB: ask for ranges"))));
+            return (
+                Some(into),
+                Err(Failure::before(Error::Buffer("a GET reads at most 4 GiB: ask for ranges"))),
+            );
         }
         let grant = match link.core.connection.grant_write(into, 0..bytes, GRANT_EXPIRES) {
             Ok(grant) => grant,
             Err(GrantError::Disconnected) => return (None, Err(Failure::broken(false))),
-            Err(_) => return (None, Err(Failure::before(Error::Buffer("the buffer is of another client's memory")))),
+            Err(_) => {
+                return (
+                    None,
+                    Err(Failure::before(Error::Buffer("the buffer is of another client's memory"))),
+                );
+            }
         };
         let operation = Operation::Get { read: options.into(), into: (bytes > 0).then(|| grant.remote()) };
         let held = Held { into: Some(grant), from: Vec::new() };

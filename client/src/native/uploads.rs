@@ -8,9 +8,7 @@ use super::put::Target;
 use super::retry::{Again, Tries};
 use super::{Client, Route};
 use tenfour_rdma::Frozen;
-use tenfour_types::native::{
-    Answer, NamedPart, Operation, PARTS_PER_MESSAGE_MAX, Precondition, ToGateway,
-};
+use tenfour_types::native::{Answer, NamedPart, Operation, PARTS_PER_MESSAGE_MAX, Precondition, ToGateway};
 use tenfour_types::{Checksum, ChecksumKind, ETag, Headers};
 
 /// An upload became an object.
@@ -127,7 +125,9 @@ impl Client {
         };
         match self.again(&mut tries, call).await {
             // An earlier try aborted it.
-            Err(Error::Refused(refusal)) if tries.may_have_happened && refusal.code == "NoSuchUpload" => Ok(()),
+            Err(Error::Refused(refusal)) if tries.may_have_happened && refusal.code == "NoSuchUpload" => {
+                Ok(())
+            }
             done => done,
         }
     }

@@ -7,8 +7,8 @@
 use super::errors::{self, s3};
 use super::headers::refuse_unsupported;
 use super::text::Query;
-use crate::ops::requester::Requester;
 use crate::ops::Backend;
+use crate::ops::requester::Requester;
 use crate::ops::users::Refresher;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};

@@ -118,9 +118,7 @@ impl From<AccessError> for Refusal {
     fn from(error: AccessError) -> Self {
         match error {
             AccessError::Denied => refusal("AccessDenied", "Access Denied"),
-            AccessError::NoSuchBucket => {
-                refusal("NoSuchBucket", "The specified bucket does not exist")
-            }
+            AccessError::NoSuchBucket => refusal("NoSuchBucket", "The specified bucket does not exist"),
         }
     }
 }
@@ -133,10 +131,9 @@ impl From<SourceError> for Refusal {
                     "You did not provide the number of bytes specified by the Content-Length HTTP header.";
                 refusal("IncompleteBody", text)
             }
-            SourceError::Md5Mismatch => refusal(
-                "BadDigest",
-                "The Content-MD5 you specified did not match what we received.",
-            ),
+            SourceError::Md5Mismatch => {
+                refusal("BadDigest", "The Content-MD5 you specified did not match what we received.")
+            }
             SourceError::ChecksumMismatch(kind) => {
                 let kind = kind.to_uppercase();
                 refusal(
@@ -189,10 +186,8 @@ impl From<ReadError> for Refusal {
         match error {
             ReadError::Access(error) => error.into(),
             ReadError::NoSuchKey => no_such_key(),
-            ReadError::Range { size } => {
-                refusal("InvalidRange", "The requested range is not satisfiable")
-                    .header("content-range", &format!("bytes */{size}"))
-            }
+            ReadError::Range { size } => refusal("InvalidRange", "The requested range is not satisfiable")
+                .header("content-range", &format!("bytes */{size}")),
             ReadError::NoSuchPart => {
                 custom("InvalidPartNumber", 416, "The requested partnumber is not satisfiable")
             }
@@ -263,9 +258,7 @@ impl From<OpError> for Refusal {
                     format!("Your proposed upload is smaller than the minimum allowed size: part {number}.");
                 refusal("EntityTooSmall", text)
             }
-            OpError::TooLarge => {
-                refusal("EntityTooLarge", "The object would be larger than allowed.")
-            }
+            OpError::TooLarge => refusal("EntityTooLarge", "The object would be larger than allowed."),
             OpError::ChecksumMismatch(kind) => SourceError::ChecksumMismatch(kind).into(),
             OpError::Invalid(why) => refusal("InvalidRequest", why),
             OpError::Metadata(why) => unavailable(&format!("The metadata service cannot be reached: {why}")),

@@ -221,7 +221,11 @@ impl Pull {
         Ok(())
     }
 
-    async fn next<B: Backend>(&mut self, context: &Context<B>, pace: &mut Pace) -> Result<Piece, SourceError> {
+    async fn next<B: Backend>(
+        &mut self,
+        context: &Context<B>,
+        pace: &mut Pace,
+    ) -> Result<Piece, SourceError> {
         self.begin(context).await?;
         let (read, bytes, permit) = self.reads.pop_front().ok_or(SourceError::Truncated)?;
         let buffer = pace.wait(read).await.ok_or(SourceError::TimedOut)?;
@@ -230,11 +234,7 @@ impl Pull {
     }
 }
 
-async fn lend(
-    lender: &Lender,
-    bytes: usize,
-    wait: bool,
-) -> Result<Option<(Buffer, Permit)>, SourceError> {
+async fn lend(lender: &Lender, bytes: usize, wait: bool) -> Result<Option<(Buffer, Permit)>, SourceError> {
     match lender.try_lease(bytes) {
         None if wait => lender.lease(bytes).await.map(Some).map_err(|_| SourceError::NoRoom),
         lent => Ok(lent),

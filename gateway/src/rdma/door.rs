@@ -73,7 +73,8 @@ impl<B: Backend> RdmaServer<B> {
             return Err(DoorError::Config("its memory is too small: 16 MiB or more"));
         }
         if !(2 << 20..=config.memory_bytes / 2).contains(&config.shm_client_bytes) {
-            let text = "the memory of a client on shm is out of bounds: 2 MiB or more, and half of all at most";
+            let text =
+                "the memory of a client on shm is out of bounds: 2 MiB or more, and half of all at most";
             return Err(DoorError::Config(text));
         }
         let memory = Arc::new(Memory::open(&config)?);

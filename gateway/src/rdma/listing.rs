@@ -35,7 +35,8 @@ impl<B: Backend> Context<B> {
         asked: &mut Asked,
     ) -> Result<Answer, Refusal> {
         let Some(following) = &mut asked.following else { return Err(SourceError::Truncated.into()) };
-        let mut stream = Stream { context: self, id: asked.id, following, credit: 0, entries: Vec::new(), bytes: 0 };
+        let mut stream =
+            Stream { context: self, id: asked.id, following, credit: 0, entries: Vec::new(), bytes: 0 };
         stream.add(listing.window);
         let mut after = match listing.from {
             From::Start => None,
@@ -101,7 +102,9 @@ impl<B: Backend> Stream<'_, B> {
         while self.credit == 0 {
             match timeout(self.context.shared.silence_max.scaled(), self.following.recv()).await {
                 Ok(Some(Following::Entries(messages))) => self.add(messages),
-                Ok(Some(_)) => return Err(SourceError::Malformed("that does not follow a listing".into()).into()),
+                Ok(Some(_)) => {
+                    return Err(SourceError::Malformed("that does not follow a listing".into()).into());
+                }
                 Ok(None) => return Err(SourceError::Truncated.into()),
                 Err(_) => return Err(SourceError::TimedOut.into()),
             }

@@ -64,7 +64,9 @@ impl<B: Backend> Logins<B> {
         greetings: (&Greeting, &Greeting),
     ) -> Result<(Requester, SessionKeys), LoginError> {
         let admitting = self.exchange(connection, greetings);
-        timeout(Duration::from_millis(LOGIN_DEADLINE_MS).scaled(), admitting).await.map_err(|_| LoginError::TimedOut)?
+        timeout(Duration::from_millis(LOGIN_DEADLINE_MS).scaled(), admitting)
+            .await
+            .map_err(|_| LoginError::TimedOut)?
     }
 
     async fn exchange(
@@ -122,8 +124,7 @@ impl<B: Backend> Logins<B> {
         let names = (login.access_key.as_str(), login.date.as_str(), login.region.as_str());
         let secrets = Secrets::new(key, greetings.0, greetings.1, carrier, names);
         let is_proved = secrets.is_client_proof(login.proof);
-        (is_proved && may_be && user.is_some())
-            .then(|| (Requester::new(&login.access_key, secret), secrets))
+        (is_proved && may_be && user.is_some()).then(|| (Requester::new(&login.access_key, secret), secrets))
     }
 }
 

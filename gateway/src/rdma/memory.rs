@@ -55,7 +55,8 @@ impl Memory {
             (true, _) => config.memory_bytes / 2,
             (false, _) => config.memory_bytes,
         };
-        let own_max = if serves_shm { (config.memory_bytes - shared_bytes) / config.shm_client_bytes } else { 0 };
+        let own_max =
+            if serves_shm { (config.memory_bytes - shared_bytes) / config.shm_client_bytes } else { 0 };
         let key = ClusterKey::from_bytes(OPEN_DOOR_KEY_IS_PUBLIC);
         let mut shared = DomainConfig::carrying(providers, "door", key.clone(), shared_bytes.max(UNIT_BYTES));
         shared.tunables = config.tunables.clone();

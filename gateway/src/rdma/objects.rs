@@ -14,9 +14,7 @@ use std::time::Duration;
 use tenfour_metadata::api::Precondition;
 use tenfour_rdma::{Buffer, Completion, OperationError, Remote};
 use tenfour_types::limits::PARTS_MAX;
-use tenfour_types::native::{
-    self, Answer, CHUNK_BYTES, CHUNKS_OPEN_MAX, Content, ObjectInfo, Range, Read,
-};
+use tenfour_types::native::{self, Answer, CHUNK_BYTES, CHUNKS_OPEN_MAX, Content, ObjectInfo, Range, Read};
 use tenfour_types::{BucketName, ChecksumKind, Headers, Manifest, ObjectKey};
 
 use super::memory::Permit;
@@ -30,7 +28,8 @@ pub(super) fn wants<B: Backend>(
     bucket: &str,
     expected_owner: Option<&str>,
 ) -> Result<Wants, Refusal> {
-    let name = BucketName::new(bucket).map_err(|error| Refusal::new("InvalidBucketName", error.to_string()))?;
+    let name =
+        BucketName::new(bucket).map_err(|error| Refusal::new("InvalidBucketName", error.to_string()))?;
     Ok(context.requester.wants(name, expected_owner))
 }
 
@@ -42,10 +41,14 @@ pub(super) fn object_key(key: &str) -> Result<ObjectKey, Refusal> {
 /// Headers, checked: one that no object keeps is refused rather than left out in silence.
 pub(super) fn kept(headers: Headers) -> Result<Headers, Refusal> {
     if let Some((name, _)) = headers.0.iter().find(|(name, _)| !is_kept(name) || !is_header_name(name)) {
-        let text = format!("An object does not keep the header {name:?}: send lower-case x-amz-meta-* or a standard one.");
+        let text = format!(
+            "An object does not keep the header {name:?}: send lower-case x-amz-meta-* or a standard one."
+        );
         return Err(Refusal::new("InvalidArgument", text));
     }
-    if let Some((name, _)) = headers.0.iter().find(|(_, value)| value.bytes().any(|byte| byte < 32 || byte == 127)) {
+    if let Some((name, _)) =
+        headers.0.iter().find(|(_, value)| value.bytes().any(|byte| byte < 32 || byte == 127))
+    {
         return Err(Refusal::new("InvalidArgument", format!("The header {name} has control characters.")));
     }
     check_size(&headers)?;
@@ -54,7 +57,8 @@ pub(super) fn kept(headers: Headers) -> Result<Headers, Refusal> {
 
 /// A name that HTTP can answer with later (RFC 9110, section 5.1), in lower case.
 fn is_header_name(name: &str) -> bool {
-    name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    name.bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 pub(super) fn precondition(given: native::Precondition) -> Precondition {
@@ -157,14 +161,18 @@ impl<B: Backend> Context<B> {
         let bytes = range.1 - range.0;
         let room = into.map_or(0, |into| u64::from(into.bytes));
         if bytes > room {
-            let text = format!("The range has {bytes} bytes, the client's buffer {room}: offer more, or ask for less.");
+            let text = format!(
+                "The range has {bytes} bytes, the client's buffer {room}: offer more, or ask for less."
+            );
             return Err(Refusal::new("InvalidRequest", text));
         }
         let mut writer = Writer::new(self, into, bytes);
         while writer.left() > 0 {
             match body.next().await {
                 Some(piece) => writer.take(&piece?).await?,
-                None => return Err(ReadError::Unavailable("the object's bytes ended early".to_owned()).into()),
+                None => {
+                    return Err(ReadError::Unavailable("the object's bytes ended early".to_owned()).into());
+                }
             }
         }
         let (digest, last) = writer.finish();
@@ -255,7 +263,9 @@ impl<'a, B: Backend> Writer<'a, B> {
     async fn take(&mut self, mut piece: &[u8]) -> Result<(), Refusal> {
         while !piece.is_empty() {
             if self.left() == 0 {
-                return Err(ReadError::Unavailable("the object has more bytes than it should".to_owned()).into());
+                return Err(
+                    ReadError::Unavailable("the object has more bytes than it should".to_owned()).into()
+                );
             }
             let mut chunk = match self.chunk.take() {
                 Some(chunk) if chunk.filled < chunk.buffer.len() => chunk,

@@ -194,8 +194,12 @@ impl<B: Backend> Session<B> {
             return Err(End::Protocol("something follows a message"));
         }
         match native::request::decode(message)? {
-            ToGateway::Request { id, request } if !comes_here(&request.operation) => self.request(id, request, None),
-            ToGateway::Request { .. } => Err(End::Protocol("the bytes of a PUT are said to be here, and are not")),
+            ToGateway::Request { id, request } if !comes_here(&request.operation) => {
+                self.request(id, request, None)
+            }
+            ToGateway::Request { .. } => {
+                Err(End::Protocol("the bytes of a PUT are said to be here, and are not"))
+            }
             ToGateway::Written { id, chunk } => self.follows(id, Following::Written(chunk)),
             ToGateway::MoreParts { id, parts } => self.follows(id, Following::Parts(parts)),
             ToGateway::MoreEntries { id, messages } => self.follows(id, Following::Entries(messages)),
@@ -205,7 +209,8 @@ impl<B: Backend> Session<B> {
     async fn slot(&mut self, index: u32, bytes: u32) -> Result<(), End> {
         let sealed = self.context.slots.seal(index).await;
         let sealed = sealed.ok_or(End::Protocol("a slot was written that is not granted"))?;
-        let written = sealed.get(..bytes as usize).ok_or(End::Protocol("more was written than a slot holds"))?;
+        let written =
+            sealed.get(..bytes as usize).ok_or(End::Protocol("more was written than a slot holds"))?;
         let (message, _) = self.opener.open(written)?;
         let begin = slot_body_offset(message.len());
         let ToGateway::Request { id, request } = native::request::decode(message)? else {
@@ -301,7 +306,8 @@ impl<B: Backend> Context<B> {
             }
             Operation::Delete { precondition } => self.delete(&wants, &key, precondition).await,
             Operation::List { prefix, delimiter, from, most, window } => {
-                self.list(&wants, super::listing::Listing { prefix, delimiter, from, most, window }, asked).await
+                self.list(&wants, super::listing::Listing { prefix, delimiter, from, most, window }, asked)
+                    .await
             }
             Operation::CreateUpload { headers, checksum } => {
                 self.create_upload(&wants, &key, headers, checksum).await

@@ -112,7 +112,9 @@ impl<B: Backend> Context<B> {
         let _list = self.part_lists.try_acquire().map_err(|_| slow_down())?;
         while parts.len() < count {
             match timeout(self.shared.silence_max.scaled(), following.recv()).await {
-                Ok(Some(Following::Parts(more))) if !more.is_empty() && more.len() <= PARTS_PER_MESSAGE_MAX => {
+                Ok(Some(Following::Parts(more)))
+                    if !more.is_empty() && more.len() <= PARTS_PER_MESSAGE_MAX =>
+                {
                     parts.extend(more);
                 }
                 Ok(Some(_)) => return Err(SourceError::Malformed("that is no list of parts".into()).into()),
@@ -126,7 +128,12 @@ impl<B: Backend> Context<B> {
         Ok(parts)
     }
 
-    pub(super) async fn abort_upload(&self, wants: &Wants, key: &str, upload: &str) -> Result<Answer, Refusal> {
+    pub(super) async fn abort_upload(
+        &self,
+        wants: &Wants,
+        key: &str,
+        upload: &str,
+    ) -> Result<Answer, Refusal> {
         upload::abort(&self.shared.backend, wants, &object_key(key)?, upload_id(upload)?).await?;
         Ok(Answer::Aborted)
     }

@@ -31,7 +31,8 @@ impl Door {
     pub async fn open<B: Backend>(backend: B, change: impl FnOnce(&mut RdmaConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let shm = Endpoint::Shm(folder.path().join("s3.sock"));
-        let mut config = RdmaConfig::new(vec![shm.into(), "tcp:127.0.0.1:0".parse::<Endpoint>().unwrap().into()]);
+        let mut config =
+            RdmaConfig::new(vec![shm.into(), "tcp:127.0.0.1:0".parse::<Endpoint>().unwrap().into()]);
         "none, the model's".clone_into(&mut config.fabric);
         change(&mut config);
         let server = RdmaServer::bind(backend, config).await.unwrap();

@@ -124,11 +124,7 @@ impl Opener {
 }
 
 /// The message that a key and a sequence number admit, and what follows it.
-pub fn open<'a>(
-    key: &[u8; 32],
-    expected: u64,
-    bytes: &'a [u8],
-) -> Result<(&'a [u8], &'a [u8]), FrameError> {
+pub fn open<'a>(key: &[u8; 32], expected: u64, bytes: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), FrameError> {
     let head = Head::decode(bytes)?;
     let rest = bytes.get(HEAD_BYTES..).ok_or(FrameError::Malformed)?;
     let (message, after) = rest.split_at_checked(head.message_bytes as usize).ok_or(FrameError::Malformed)?;

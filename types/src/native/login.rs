@@ -59,12 +59,11 @@ impl Greeting {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         const NAME: &str = "greeting";
         let mut fields = Fields(bytes);
-        let mut read = || Some((fields.take::<3>()?, fields.u8()?, fields.take::<32>()?, fields.0.is_empty()));
+        let mut read =
+            || Some((fields.take::<3>()?, fields.u8()?, fields.take::<32>()?, fields.0.is_empty()));
         match read() {
             Some((MAGIC, VERSION, nonce, true)) => Ok(Self { version: VERSION, nonce }),
-            Some((MAGIC, found, _, true)) => {
-                Err(DecodeError::Version { name: NAME, found, newest: VERSION })
-            }
+            Some((MAGIC, found, _, true)) => Err(DecodeError::Version { name: NAME, found, newest: VERSION }),
             _ => Err(DecodeError::Malformed { name: NAME }),
         }
     }
@@ -104,7 +103,10 @@ impl Login {
     /// Whether every field can be what it should be.
     pub fn is_plausible(&self) -> bool {
         let name = |text: &str| (1..=NAME_BYTES_MAX).contains(&text.len());
-        name(&self.access_key) && name(&self.region) && self.date.len() == 8 && day_number(&self.date).is_some()
+        name(&self.access_key)
+            && name(&self.region)
+            && self.date.len() == 8
+            && day_number(&self.date).is_some()
     }
 }
 

@@ -8,7 +8,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn remotes() -> impl Strategy<Value = Remote> {
-    (any::<u64>(), any::<u32>(), any::<u64>()).prop_map(|(address, bytes, key)| Remote { address, bytes, key })
+    (any::<u64>(), any::<u32>(), any::<u64>()).prop_map(|(address, bytes, key)| Remote {
+        address,
+        bytes,
+        key,
+    })
 }
 
 fn etags() -> impl Strategy<Value = ETag> {
@@ -34,9 +38,7 @@ fn reads() -> impl Strategy<Value = Read> {
         any::<u64>().prop_map(Range::Last),
         any::<u32>().prop_map(Range::Part),
     ];
-    let tag = || {
-        proptest::option::of(prop_oneof![Just(Tag::Any), vec(etags(), 0..3).prop_map(Tag::OneOf)])
-    };
+    let tag = || proptest::option::of(prop_oneof![Just(Tag::Any), vec(etags(), 0..3).prop_map(Tag::OneOf)]);
     let if_range = proptest::option::of(prop_oneof![
         etags().prop_map(IfRange::Is),
         any::<i64>().prop_map(IfRange::Date)
@@ -52,16 +54,15 @@ fn reads() -> impl Strategy<Value = Read> {
 
 fn contents() -> impl Strategy<Value = Content> {
     let how = prop_oneof![Just(How::Here), Just(How::Push), vec(remotes(), 0..4).prop_map(How::Pull)];
-    (any::<u64>(), any::<[u8; 32]>(), any::<Option<[u8; 16]>>(), proptest::option::of(checksums()), how).prop_map(
-        |(size, digest, md5, checksum, how)| Content {
+    (any::<u64>(), any::<[u8; 32]>(), any::<Option<[u8; 16]>>(), proptest::option::of(checksums()), how)
+        .prop_map(|(size, digest, md5, checksum, how)| Content {
             size,
             digest,
             md5,
             checksum,
             keep: Some(ChecksumKind::Sha1),
             how,
-        },
-    )
+        })
 }
 
 fn preconditions() -> impl Strategy<Value = Precondition> {
@@ -80,11 +81,8 @@ fn parts() -> impl Strategy<Value = Vec<NamedPart>> {
 }
 
 fn operations() -> impl Strategy<Value = Operation> {
-    let from = prop_oneof![
-        Just(From::Start),
-        ".{0,20}".prop_map(From::After),
-        ".{0,20}".prop_map(From::Token)
-    ];
+    let from =
+        prop_oneof![Just(From::Start), ".{0,20}".prop_map(From::After), ".{0,20}".prop_map(From::Token)];
     prop_oneof![
         reads().prop_map(Operation::Head),
         (reads(), proptest::option::of(remotes())).prop_map(|(read, into)| Operation::Get { read, into }),
@@ -93,7 +91,13 @@ fn operations() -> impl Strategy<Value = Operation> {
         }),
         preconditions().prop_map(|precondition| Operation::Delete { precondition }),
         (".{0,9}", ".{0,3}", from, any::<u64>(), any::<u32>()).prop_map(
-            |(prefix, delimiter, from, most, window)| Operation::List { prefix, delimiter, from, most, window }
+            |(prefix, delimiter, from, most, window)| Operation::List {
+                prefix,
+                delimiter,
+                from,
+                most,
+                window
+            }
         ),
         headers().prop_map(|headers| Operation::CreateUpload {
             headers,
@@ -154,9 +158,8 @@ fn to_client() -> impl Strategy<Value = ToClient> {
     let object = object.boxed();
     let answer = prop_oneof![
         (object.clone(), any::<(u64, u64)>()).prop_map(|(object, range)| Answer::Object { object, range }),
-        (object.clone(), any::<(u64, u64)>(), any::<[u8; 32]>()).prop_map(|(object, range, digest)| {
-            Answer::Read { object, range, digest }
-        }),
+        (object.clone(), any::<(u64, u64)>(), any::<[u8; 32]>())
+            .prop_map(|(object, range, digest)| { Answer::Read { object, range, digest } }),
         object.prop_map(|object| Answer::NotModified { object }),
         (etags(), vec(checksums(), 0..3)).prop_map(|(etag, checksums)| Answer::Stored { etag, checksums }),
         Just(Answer::Deleted),
@@ -172,12 +175,13 @@ fn to_client() -> impl Strategy<Value = ToClient> {
         (vec(slot.clone(), 0..5), any::<u32>(), ".{0,5}").prop_map(|(slots, requests_max, carrier)| {
             ToClient::Welcome(Welcome { slots, requests_max, carrier })
         }),
-        (any::<u32>(), any::<u32>(), remotes())
-            .prop_map(|(id, chunk, remote)| ToClient::WriteHere { id, chunk, remote }),
-        (any::<u32>(), ".{0,20}").prop_map(|(id, prefix)| ToClient::Entries {
+        (any::<u32>(), any::<u32>(), remotes()).prop_map(|(id, chunk, remote)| ToClient::WriteHere {
             id,
-            entries: vec![Entry::CommonPrefix(prefix)]
+            chunk,
+            remote
         }),
+        (any::<u32>(), ".{0,20}")
+            .prop_map(|(id, prefix)| ToClient::Entries { id, entries: vec![Entry::CommonPrefix(prefix)] }),
         (any::<u32>(), proptest::option::of(slot), ".{0,5}", result)
             .prop_map(|(id, slot, fabric, result)| ToClient::Reply { id, slot, fabric, result }),
         refusal.prop_map(ToClient::Closing),
@@ -250,7 +254,10 @@ fn an_opener_takes_each_frame_once() {
     assert_eq!(opener.open(&frames[0]), Err(FrameError::Sequence { found: 0, expected: 1 }), "a replay");
     assert_eq!(opener.open(&frames[2]), Err(FrameError::Sequence { found: 2, expected: 1 }), "a reordering");
     assert!(opener.open(&frames[1]).is_ok());
-    assert!(opener.open(&framed([8; 32], 2, b"hello")).is_err(), "a reflection has the other direction's key");
+    assert!(
+        opener.open(&framed([8; 32], 2, b"hello")).is_err(),
+        "a reflection has the other direction's key"
+    );
 }
 
 #[test]
@@ -268,8 +275,8 @@ fn the_signing_key_is_that_of_amazon() {
     // The secret and the date of the example in the AWS General Reference, for the service s3; computed with Python's hmac.
     let key = SigningKey::derive("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "20150830", "us-east-1");
     let expected = [
-        0x32, 0xf7, 0x80, 0x51, 0xdc, 0xde, 0x24, 0xc5, 0x52, 0x81, 0x1d, 0x65, 0x4f, 0x4a, 0x76, 0x91, 0x12, 0xbb,
-        0x83, 0x4b, 0x03, 0x97, 0x5c, 0xdd, 0x6b, 0x1f, 0xd7, 0xd1, 0x62, 0x48, 0xc2, 0x69,
+        0x32, 0xf7, 0x80, 0x51, 0xdc, 0xde, 0x24, 0xc5, 0x52, 0x81, 0x1d, 0x65, 0x4f, 0x4a, 0x76, 0x91, 0x12,
+        0xbb, 0x83, 0x4b, 0x03, 0x97, 0x5c, 0xdd, 0x6b, 0x1f, 0xd7, 0xd1, 0x62, 0x48, 0xc2, 0x69,
     ];
     assert_eq!(key.expose(), expected);
 }
