@@ -457,6 +457,50 @@ async fn many_calls_at_once_on_one_connection() {
     door.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_outcome_is_sent_again_only_where_that_is_safe() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let model = model().await;
+    let door = Door::open(model.clone(), |_| {}).await;
+    let mut config = door.config(Provider::Tcp, ALICE);
+    config.answer_deadline = Duration::from_millis(300);
+    let client = Client::connect(config.clone()).await.unwrap();
+    let body = client.buffer(100).await.unwrap().freeze();
+    let with = |precondition| PutOptions { precondition, ..PutOptions::default() };
+    // Without a condition: once, and the caller hears that nobody knows.
+    model.hangs_next.store(true, Relaxed);
+    let unknown = client.put_object("photos", "a", &body, &with(Precondition::None)).await;
+    assert!(matches!(unknown, Err(Error::OutcomeUnknown)), "{unknown:?}");
+    assert_eq!(model.puts.load(Relaxed), 1);
+    // With one: the second try finds that the first was done.
+    model.hangs_next.store(true, Relaxed);
+    let stored = client.put_object("photos", "b", &body, &with(Precondition::Absent)).await.unwrap();
+    assert_eq!(model.puts.load(Relaxed), 2, "and does not do it again");
+    let newer = client.buffer(50).await.unwrap().freeze();
+    model.hangs_next.store(true, Relaxed);
+    let replaced = with(Precondition::Match(vec![stored.etag]));
+    client.put_object("photos", "b", &newer, &replaced).await.unwrap();
+    assert_eq!(model.puts.load(Relaxed), 3);
+    // What was there before is not ours.
+    let taken = client.put_object("photos", "b", &body, &with(Precondition::Absent)).await.unwrap_err();
+    assert_eq!(taken.code(), Some("PreconditionFailed"));
+    // Removals: the same.
+    model.hangs_next.store(true, Relaxed);
+    let unknown = client.delete_object("photos", "a", &Precondition::None).await;
+    assert!(matches!(unknown, Err(Error::OutcomeUnknown)), "{unknown:?}");
+    // Who says so may overwrite.
+    config.retry.overwrite = true;
+    let bold = Client::connect(config).await.unwrap();
+    let body = bold.buffer(100).await.unwrap().freeze();
+    model.hangs_next.store(true, Relaxed);
+    bold.put_object("photos", "a", &body, &with(Precondition::None)).await.unwrap();
+    assert_eq!(model.puts.load(Relaxed), 5);
+    // A push that breaks before its last byte did nothing, and is sent again whatever its condition.
+    drop((bold, client));
+    door.is_empty_again().await;
+    door.stop().await;
+}
+
 /// The process that is killed in the middle of a PUT; not a test of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn victim() {

@@ -28,6 +28,7 @@
 mod config;
 mod error;
 mod http;
+mod http_words;
 mod link;
 mod listing;
 mod objects;

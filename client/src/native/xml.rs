@@ -15,8 +15,8 @@ pub(super) fn complete(parts: &[NamedPart]) -> String {
     let mut xml = "<CompleteMultipartUpload>".to_owned();
     for NamedPart { number, etag, checksum } in parts {
         let checksum = checksum.as_ref().map(|checksum| {
-            let name = super::http::checksum_name(checksum.kind).to_uppercase();
-            format!("<Checksum{name}>{}</Checksum{name}>", super::http::base64(&checksum.value))
+            let name = super::http_words::checksum_name(checksum.kind).to_uppercase();
+            format!("<Checksum{name}>{}</Checksum{name}>", super::http_words::base64(&checksum.value))
         });
         let checksum = checksum.unwrap_or_default();
         let part = format!("<Part><PartNumber>{number}</PartNumber><ETag>\"{etag}\"</ETag>{checksum}</Part>");
