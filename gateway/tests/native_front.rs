@@ -362,13 +362,7 @@ async fn random_keys(attempts: usize) {
         };
         let mut opened = 0;
         for _ in 0..attempts {
-            let raw = loop {
-                // The one before may not have been let go yet.
-                match Raw::enter_with(domain.clone(), &door.at(provider), ALICE).await {
-                    Ok(raw) => break raw,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-                }
-            };
+            let raw = Raw::enter_with(domain.clone(), &door.at(provider), ALICE).await.unwrap();
             let slot = raw
                 .welcome
                 .slots
@@ -575,10 +569,6 @@ async fn memory_is_at_its_baseline_after_a_thousand_connections() {
             }
             if round % 100 == 99 {
                 kill_one(&door, provider).await;
-            }
-            if round % 20 == 19 {
-                eventually("the last ones are gone", || door.status.connections() == 0 || round % 20 != 19)
-                    .await;
             }
         }
     }

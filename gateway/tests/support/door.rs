@@ -7,7 +7,8 @@ use tenfour_client::native::{Client, ClientConfig};
 use tenfour_gateway::ops::Backend;
 use tenfour_gateway::rdma::{DoorStatus, RdmaConfig, RdmaServer};
 use tenfour_rdma::{
-    ClusterKey, ConnectOptions, Connection, Domain, DomainConfig, Endpoint, Frozen, Provider, Received,
+    ClusterKey, ConnectError, ConnectOptions, Connection, Domain, DomainConfig, Endpoint, Frozen, Provider,
+    Received,
 };
 use tenfour_types::Wire as _;
 use tenfour_types::native::login::{Secrets, SigningKey, carrier_code, date_of};
@@ -99,13 +100,25 @@ pub fn today() -> String {
     date_of((since.as_secs() / 86_400) as i64)
 }
 
-/// A connection that has not logged in, and the two greetings.
+/// A connection that has not logged in, and the two greetings. Waits for a place: those who left may not have been let go yet.
 pub async fn knock(domain: &Domain, at: &Endpoint) -> (Connection, Greeting, Greeting) {
-    let ours = Greeting::new(rand::random());
-    let options = ConnectOptions { private_data: ours.encode().to_vec(), ..ConnectOptions::default() };
-    let connection = domain.connect(at, options).await.unwrap();
-    let theirs = Greeting::decode(connection.peer_private_data()).unwrap();
-    (connection, ours, theirs)
+    let begun = Instant::now();
+    loop {
+        let ours = Greeting::new(rand::random());
+        let options = ConnectOptions { private_data: ours.encode().to_vec(), ..ConnectOptions::default() };
+        match domain.connect(at, options).await {
+            Ok(connection) => {
+                let theirs = Greeting::decode(connection.peer_private_data()).unwrap();
+                return (connection, ours, theirs);
+            }
+            Err(ConnectError::Rejected | ConnectError::TooMany)
+                if begun.elapsed() < Duration::from_secs(20) =>
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 pub fn secrets(
