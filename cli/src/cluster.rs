@@ -2,6 +2,7 @@
 
 use crate::config::{ClusterSection, Credentials};
 use crate::layout::{Layout, Wishes};
+use crate::rdma_places::RdmaPlace;
 use crate::supervisor::{Process, Spec, State};
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
@@ -41,7 +42,7 @@ impl LocalCluster {
             "choose another address with --s3 ADDRESS:PORT",
         )?;
         free_to_listen(
-            &layout.rdma_addresses(),
+            &layout.rdma()?.iter().map(|place| place.address).collect::<Vec<_>>(),
             "S3 cannot be served over RDMA",
             "choose another address with --rdma ADDRESS:PORT",
         )?;
@@ -92,11 +93,9 @@ impl LocalCluster {
         self.layout.s3_addresses().iter().map(|address| format!("http://{address}")).collect()
     }
 
-    /// Where S3 is served over RDMA: addresses, and sockets for clients on this host.
+    /// Where S3 is served over RDMA.
     pub fn rdma_endpoints(&self) -> Vec<String> {
-        let addresses = self.layout.rdma_addresses().into_iter().map(|address| format!("tcp:{address}"));
-        let sockets = self.layout.rdma_sockets().unwrap_or_default();
-        addresses.chain(sockets.iter().map(|path| format!("shm:{}", path.display()))).collect()
+        self.layout.rdma().unwrap_or_default().iter().map(RdmaPlace::endpoints).collect()
     }
 
     /// The process ids of all that serve.

@@ -14,6 +14,7 @@
 //! ```
 
 use crate::config::{self, ClusterSection, Credentials, GatewayFile, MetaFile, NodeFile, TargetSection};
+use crate::rdma_places::{RdmaPlace, rdma_places};
 use crate::units::ByteSize;
 use crate::up::FabricArguments;
 use anyhow::{Context, Result, bail};
@@ -131,26 +132,9 @@ impl Layout {
             .map(|offset| SocketAddr::new(first.ip(), first.port().saturating_add(offset)))
             .collect()
     }
-    /// The addresses of S3 over RDMA, in the order of the gateways.
-    pub fn rdma_addresses(&self) -> Vec<SocketAddr> {
-        let first = self.wishes.rdma.into_iter();
-        let after = |first: SocketAddr| {
-            let port = move |offset| SocketAddr::new(first.ip(), first.port().saturating_add(offset));
-            (0..self.wishes.gateways).map(port)
-        };
-        first.flat_map(after).collect()
-    }
-    /// Where clients on this host find S3 over RDMA, in the order of the gateways.
-    pub fn rdma_sockets(&self) -> Result<Vec<PathBuf>> {
-        let sockets = socket_folder(&self.root, &self.plan)?;
-        let rdma = self.wishes.rdma.map(|_| self.gateways()).unwrap_or_default();
-        Ok(rdma.iter().map(|name| sockets.join(name).with_extension("s3")).collect())
-    }
-    fn rdma_places(&self, number: usize, sockets: &Path) -> Vec<String> {
-        let name = self.gateways().get(number).cloned().unwrap_or_default();
-        let address = self.rdma_addresses().get(number).copied();
-        let socket = sockets.join(name).with_extension("s3").display().to_string();
-        address.map(|address| vec![address.to_string(), socket]).unwrap_or_default()
+    /// Where S3 is served over RDMA, in the order of the gateways; nowhere when that is not wanted.
+    pub fn rdma(&self) -> Result<Vec<RdmaPlace>> {
+        Ok(rdma_places(self.wishes.rdma, &self.gateways(), &socket_folder(&self.root, &self.plan)?))
     }
     /// The configuration file of a process.
     pub fn config_file(&self, process: &str) -> PathBuf {
@@ -175,9 +159,10 @@ impl Layout {
         for ((number, name), listen) in (1u32..).zip(self.nodes()).zip(places) {
             self.write(&name, &self.node_file(number, listen))?;
         }
-        for (number, (address, name)) in self.s3_addresses().into_iter().zip(self.gateways()).enumerate() {
-            let rdma = self.rdma_places(number, &sockets);
-            self.write(&name, &self.gateway_file(&name, address, rdma))?;
+        let mut rdma = self.rdma()?.into_iter();
+        for (address, name) in self.s3_addresses().into_iter().zip(self.gateways()) {
+            let places = rdma.next().map(|place| place.listed()).unwrap_or_default();
+            self.write(&name, &self.gateway_file(&name, address, places))?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod demo;
 pub mod layout;
 pub mod process;
+pub mod rdma_places;
 pub mod status;
 pub mod supervisor;
 pub mod table;
