@@ -255,9 +255,8 @@ async fn listings_stream_and_uploads_complete() {
     let empty = body(client, b"").await;
     // Long keys, so that a listing takes many messages.
     let keys: Vec<String> = (0..300).map(|number| format!("list/{number:04}/{}", "k".repeat(700))).collect();
-    let puts = keys.iter().map(|key| {
-        client.put_object("bucket", key, &empty, &PutOptions { mode: PutMode::Auto, ..Default::default() })
-    });
+    let options = PutOptions::default();
+    let puts = keys.iter().map(|key| client.put_object("bucket", key, &empty, &options));
     for put in futures::future::join_all(puts).await {
         put.unwrap();
     }

@@ -12,7 +12,7 @@ use super::objects::{Got, Head, Served, Stored, unexpected};
 use super::put::Target;
 use super::uploads::{CompleteOptions, Completed};
 use super::xml::{self, text_of};
-use crate::{Body, ClientError, S3, next_frame};
+use crate::{Body, S3, next_frame};
 use bytes::Bytes;
 use http::{Method, Response};
 use http_body_util::BodyExt as _;
