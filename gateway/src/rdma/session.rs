@@ -34,7 +34,7 @@ use tokio::time::{sleep, timeout};
 /// Messages that follow a request and wait for it: more than an honest client has on its way at once.
 const FOLLOWING_MAX: usize = 128;
 /// A client that is told of the end of its session has so long to take note.
-const FAREWELL: Duration = Duration::from_millis(500);
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// What all sessions of a door have in common.
 pub(super) struct Shared<B> {
@@ -132,7 +132,10 @@ impl<B: Backend> Session<B> {
     /// Serves the client until it goes, breaks the protocol, may nothing any more, or the gateway stops.
     pub(super) async fn run(mut self, stopped: watch::Receiver<bool>, config: watch::Receiver<Arc<Config>>) {
         let id = self.context.outgoing.connection.id();
-        match self.serve(stopped, config).await {
+        let end = self.serve(stopped, config).await;
+        // Requests that still run end here; a commit that was sent has a task of its own.
+        self.tasks.shutdown().await;
+        match end {
             End::Told(refusal) => {
                 tracing::info!(connection = id, reason = refusal.message(), "a client's session ends");
                 farewell(&self.context.outgoing, refusal).await;
@@ -142,8 +145,6 @@ impl<B: Backend> Session<B> {
             }
             end => tracing::debug!(connection = id, %end, "a client's session ended"),
         }
-        // Requests that still run end here; a commit that was sent has a task of its own.
-        self.tasks.shutdown().await;
     }
 
     async fn serve(

@@ -15,8 +15,8 @@ const CONNECTIONS_MAX: usize = 256;
 /// Unanswered requests of one user, over all its connections.
 const REQUESTS_MAX: usize = 1024;
 /// How often the cached users are looked at, and asked for anew: both together are well within the second that a revocation may take.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-const REFRESH_EVERY: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+const REFRESH_EVERY: Duration = Duration::from_millis(400);
 
 /// One user's part of everything.
 pub(super) struct Share {
