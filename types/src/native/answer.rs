@@ -1,4 +1,5 @@
 //! What a gateway answers.
+#![allow(clippy::large_enum_variant)] // A message lives from its decoder to whoever takes it apart, and is never kept.
 
 use crate::{Checksum, ChecksumKind, DecodeError, ETag, Headers, Remote, Wire};
 use serde::{Deserialize, Serialize};
