@@ -3,6 +3,7 @@
 //! It is a textual check: in Rust it strips comments and literals and looks at words, and it does not expand macros. What clippy can
 //! say (`unwrap`, undocumented `unsafe` blocks, `todo!`) is clippy's business.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -199,6 +200,35 @@ fn what_the_documents_name_exists() {
         .len(),
         2
     );
+}
+
+/// The names of what a folder holds, without the ending.
+fn stems(folder: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(root().join(folder)).expect("a readable folder");
+    let stem = |path: PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    entries.filter_map(|entry| stem(entry.expect("an entry").path())).collect()
+}
+
+/// A target without a corpus is not replayed by `cargo test`, and a corpus without a target is not fuzzed.
+#[test]
+fn every_fuzz_target_has_a_program_a_corpus_and_a_test_that_replays_it() {
+    let manifest =
+        fs::read_to_string(root().join("fuzz/Cargo.toml")).expect("the manifest of the fuzz targets");
+    let programs = manifest
+        .lines()
+        .filter_map(|line| line.strip_prefix("path = \"fuzz_targets/")?.strip_suffix(".rs\""));
+    let programs: BTreeSet<String> = programs.map(str::to_owned).collect();
+    let sources = files("rs").into_iter().filter(|(path, _)| path.ends_with("/fuzz.rs"));
+    let text: String = sources.map(|(_, text)| text).collect();
+    let calls = text
+        .split("replay(")
+        .skip(1)
+        .filter_map(|tail| tail.trim_start().strip_prefix('"')?.split('"').next());
+    let replayed: BTreeSet<String> = calls.map(str::to_owned).collect();
+    assert!(programs.contains("types_messages"), "the manifest was read");
+    assert_eq!(programs, stems("fuzz/fuzz_targets"));
+    assert_eq!(programs, stems("fuzz/corpus"));
+    assert_eq!(programs, replayed);
 }
 
 #[test]

@@ -146,9 +146,14 @@ pub struct GatewayFile {
     /// `auto`, or the name of an encoder (`tenfour bench encode` lists them).
     #[serde(default = "default_codec")]
     pub codec: String,
+    /// `md5`, or `fast`: an ETag that costs nothing and is no MD5.
+    #[serde(default = "default_etag")]
+    pub etag: String,
     /// A node that leaves requests unanswered for so long is no longer asked, milliseconds.
     #[serde(default = "default_down_after")]
     pub node_down_after_ms: u64,
+    /// A Unix socket that shows the gateway's counters to its owner; none by default.
+    pub counters: Option<PathBuf>,
     /// `off`, `presigned` or `on`: where signatures of version 2 are taken.
     #[serde(default = "default_sigv2")]
     pub sigv2: String,
@@ -180,6 +185,9 @@ fn default_pool() -> ByteSize {
 }
 fn default_codec() -> String {
     "auto".to_owned()
+}
+fn default_etag() -> String {
+    "md5".to_owned()
 }
 fn default_sigv2() -> String {
     "presigned".to_owned()

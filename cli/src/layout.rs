@@ -13,6 +13,7 @@
 //!   logs              one file a process
 //! ```
 
+use crate::addresses::{free_addresses, free_addresses_on};
 use crate::config::{self, ClusterSection, Credentials, GatewayFile, MetaFile, NodeFile, TargetSection};
 use crate::rdma_places::{RdmaPlace, rdma_places};
 use crate::units::ByteSize;
@@ -22,7 +23,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use tenfour_rdma::{Fabric, Provider};
 use tenfour_types::TimeScale;
@@ -31,10 +32,6 @@ use tenfour_types::TimeScale;
 const METADATA_REPLICAS: usize = 3;
 /// Longest path that a Unix socket can have, bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
-/// Where ports for internal listeners are looked for: below the range that outgoing connections are given.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-/// Ports tried for one listener.
-const TRIES: usize = 200;
 /// Share of the free space that the targets may fill together.
 const CAPACITY_SHARE: f64 = 0.9;
 
@@ -53,6 +50,8 @@ pub struct Wishes {
     pub region: Option<String>,
     /// What carries shards, where the nodes listen, and how patient the processes are.
     pub fabric: FabricArguments,
+    /// What ETags are: `md5` or `fast`.
+    pub etag: String,
     /// The root user's keys, when a cluster is created.
     pub credentials: Option<Credentials>,
     /// Size of a segment file.
@@ -162,7 +161,9 @@ impl Layout {
         let mut rdma = self.rdma()?.into_iter();
         for (address, name) in self.s3_addresses().into_iter().zip(self.gateways()) {
             let places = rdma.next().map(|place| place.listed()).unwrap_or_default();
-            self.write(&name, &self.gateway_file(&name, address, places))?;
+            let mut file = self.gateway_file(&name, address, &sockets);
+            file.rdma_listen = places;
+            self.write(&name, &file)?;
         }
         Ok(())
     }
@@ -227,19 +228,21 @@ impl Layout {
         }
     }
 
-    fn gateway_file(&self, name: &str, listen: SocketAddr, rdma_listen: Vec<String>) -> GatewayFile {
+    fn gateway_file(&self, name: &str, listen: SocketAddr, sockets: &Path) -> GatewayFile {
         GatewayFile {
             cluster: self.cluster_section(),
             name: Some(name.to_owned()),
             listen,
-            rdma_listen,
+            rdma_listen: Vec::new(),
             rdma_memory: ByteSize::mib(256),
             region: self.plan.region.clone(),
             domain: None,
             fabric: self.wishes.fabric.fabric.to_string(),
+            etag: self.wishes.etag.clone(),
             pool: ByteSize::mib(256),
             codec: "auto".to_owned(),
             node_down_after_ms: tenfour_types::limits::NODE_DOWN_AFTER_MS,
+            counters: Some(sockets.join(name).with_extension("counters")),
             sigv2: "presigned".to_owned(),
         }
     }
@@ -261,6 +264,14 @@ pub fn cluster_section_of(root: &Path) -> Result<ClusterSection> {
         false => TimeScale::default(),
     };
     Ok(cluster_section(&root.canonicalize()?, &config::read(&plan_file)?, timeout_scale))
+}
+
+/// Where the gateways of the cluster in this folder show their counters.
+pub fn counter_sockets(root: &Path) -> Result<Vec<PathBuf>> {
+    let plan = config::read(&root.join("cluster.toml"))?;
+    let entries = fs::read_dir(socket_folder(&root.canonicalize()?, &plan)?)?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(paths.filter(|path| path.extension().is_some_and(|extension| extension == "counters")).collect())
 }
 
 fn cluster_section(root: &Path, plan: &Plan, timeout_scale: TimeScale) -> ClusterSection {
@@ -386,31 +397,6 @@ fn random_text(random: &mut impl RngExt, alphabet: &[u8], length: usize) -> Stri
     (0..length)
         .filter_map(|_| alphabet.get(random.random_range(0..alphabet.len())).map(|byte| char::from(*byte)))
         .collect()
-}
-
-/// Free addresses on the loopback interface, all different, none of them in `taken`.
-pub fn free_addresses(count: usize, taken: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
-    free_addresses_on(&vec![IpAddr::from(Ipv4Addr::LOCALHOST); count], taken)
-}
-
-/// A free address for each of these, all different, none of them in `taken`.
-fn free_addresses_on(hosts: &[IpAddr], taken: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
-    let mut random = rand::rng();
-    // Held until all are drawn, so that none is drawn twice.
-    let mut listeners = Vec::new();
-    for host in hosts {
-        let listener = (0..TRIES)
-            .map(|_| SocketAddr::new(*host, random.random_range(PORTS)))
-            .filter(|address| !taken.contains(address))
-            .find_map(|address| TcpListener::bind(address).ok());
-        let (first, last) = (PORTS.start, PORTS.end);
-        listeners.push(listener.with_context(|| {
-            format!(
-                "{host} is no address of this machine, or has no free TCP port between {first} and {last}"
-            )
-        })?);
-    }
-    listeners.iter().map(|listener| Ok(listener.local_addr()?)).collect()
 }
 
 /// Where the fabric's sockets lie: in the cluster's folder, or under the system's temporary folder when its path is too long.

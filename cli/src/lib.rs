@@ -1,9 +1,11 @@
 //! The one binary's parts: configuration, wiring, supervision, operator commands. No protocol logic.
 
+pub mod addresses;
 pub mod admin;
 pub mod bench;
 pub mod cluster;
 pub mod config;
+pub mod counters;
 pub mod demo;
 pub mod layout;
 pub mod process;

@@ -68,7 +68,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Up(arguments) => process::run(1, up::run(arguments)),
         Command::Status(arguments) => process::run(1, status::run(arguments)),
         Command::Demo(arguments) => process::run(cores, demo::run(arguments)),
-        Command::Bench(command) => process::run(cores, bench::run(command)),
+        Command::Bench(command) => process::run(command.workers(cores), bench::run(command)),
         Command::Admin(command) => process::run(1, admin::run(command)),
         Command::Meta(arguments) => process::run(cores, process::meta::run(arguments)),
         Command::Node(arguments) => process::run(1, process::node::run(arguments)),

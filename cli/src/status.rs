@@ -2,6 +2,7 @@
 
 use crate::cluster::connect;
 use crate::config::{AnyFile, ClusterSection};
+use crate::counters::Counters;
 use crate::layout::cluster_section_of;
 use crate::table;
 use anyhow::{Result, bail};
@@ -27,6 +28,14 @@ pub struct Which {
 }
 
 impl Which {
+    /// What the gateways of a cluster of this machine have counted; `None` when that is not to be had here.
+    async fn counters(&self) -> Result<Option<Counters>> {
+        match self.config {
+            Some(_) => Ok(None),
+            None => crate::counters::of_cluster(&self.data).await,
+        }
+    }
+
     /// How to reach it; from here on this process is as patient as the cluster is.
     pub fn section(&self) -> Result<ClusterSection> {
         let section = match &self.config {
@@ -56,7 +65,9 @@ pub async fn run(arguments: StatusArguments) -> Result<()> {
     };
     let groups = metadata.status().await?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&as_json(&status, &groups))?);
+        let mut document = as_json(&status, &groups);
+        document["gateways"] = json!(arguments.which.counters().await?);
+        println!("{}", serde_json::to_string_pretty(&document)?);
         return Ok(());
     }
     let map = &status.map;
@@ -88,6 +99,9 @@ pub async fn run(arguments: StatusArguments) -> Result<()> {
     );
     for address in &groups.silent {
         println!("  no answer from the metadata replica at {address}");
+    }
+    if let Some(counters) = arguments.which.counters().await? {
+        crate::counters::print(&counters);
     }
     if !status.fences_pending.is_empty() {
         println!("\nnot yet fenced: {:?}", status.fences_pending);

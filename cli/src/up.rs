@@ -33,8 +33,12 @@ pub struct UpArguments {
     /// Region of a new cluster [default: us-east-1].
     #[arg(long, value_name = "REGION")]
     pub region: Option<String>,
+    /// The fabric.
     #[command(flatten)]
     pub fabric: FabricArguments,
+    /// What ETags are: md5, or fast, which costs nothing and is no MD5.
+    #[arg(long, value_name = "KIND", default_value = "md5", value_parser = ["md5", "fast"])]
+    pub etag: String,
     /// Access key of the root user of a new cluster; generated when absent.
     #[arg(long, value_name = "KEY", env = "TENFOUR_ACCESS_KEY", hide_env_values = true)]
     pub access_key: Option<String>,
@@ -87,6 +91,7 @@ impl UpArguments {
             gateways: self.gateways,
             region: self.region.clone(),
             fabric: self.fabric.clone(),
+            etag: self.etag.clone(),
             credentials: root_credentials(self.access_key.as_deref(), self.secret_key.as_deref())?,
             segment: self.segment,
         })

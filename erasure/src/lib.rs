@@ -3,6 +3,8 @@
 //! A stripe is 10 data shards and 4 parity shards of equal length; any 10 of the 14 give back the others. The code is the one
 //! of `reed-solomon-erasure`'s `galois_8` (GF(2^8) over 0x11d, systematic Vandermonde), byte for byte, whatever kernel runs.
 //!
+//! Beside it, the checksums of the same bytes: block CRCs in the encoder's pass, and MD5 of many streams side by side.
+//!
 //! Not here, on purpose: I/O, GPUs, nodes, buffers (callers bring their own memory), threads. One call works on one core.
 //!
 //! Invariant: no length, alignment or set of lost shards makes a call panic; what cannot be done is a [`CodecError`], and then
@@ -11,8 +13,11 @@
 mod checksum;
 mod codec;
 mod field;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod geometry;
 mod kernel;
+mod md5;
 mod plan;
 
 pub use checksum::{
@@ -20,3 +25,4 @@ pub use checksum::{
 };
 pub use codec::{Codec, CodecError, all, best, by_name};
 pub use field::PARITY_MATRIX;
+pub use md5::{Md5, Md5Lanes};

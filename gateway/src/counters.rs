@@ -1,5 +1,6 @@
 //! What the data path did, and where its time went. Plain atomics: nothing here decides anything.
 
+use crate::transport::{PROVIDERS, TrafficByTransport};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +10,17 @@ use std::time::Instant;
 /// Counters of one gateway since its start.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Bytes from the front into registered memory, hashing included.
+    /// Bytes from the front into registered memory, with the checksums that the client gave.
     pub receive: Stage,
     /// Encoding and checksums.
     pub encode: Stage,
-    /// From the encoded stripe to 14 durable shards.
+    /// MD5, mostly on threads of its own: each turn of some streams side by side.
+    pub hash: Stage,
+    /// Bytes that went through the MD5 there.
+    pub hash_bytes: AtomicU64,
+    /// How far the streams went, bytes: `hash_bytes` divided by this says how many went side by side.
+    pub hash_step_bytes: AtomicU64,
+    /// From the encoded stripe to 14 durable shards, and to the MD5 of its bytes.
     pub fanout: Stage,
     /// The commit at the metadata service.
     pub commit: Stage,
@@ -39,6 +46,54 @@ pub struct Counters {
     pub bad_shards: AtomicU64,
     /// Requests given up because no memory came in time.
     pub overloads: AtomicU64,
+    /// Shards and bytes by transport.
+    pub traffic: TrafficByTransport,
+}
+
+impl Counters {
+    /// Every counter with its name, as now. Names ending in `_nanos` are times, in `_bytes` bytes, the others count.
+    pub fn all(&self) -> Vec<(String, u64)> {
+        let mut all = Vec::new();
+        let mut add = |name: String, value: &AtomicU64| all.push((name, value.load(Ordering::Relaxed)));
+        for (name, stage) in self.stages() {
+            add(format!("{name}_times"), &stage.times);
+            add(format!("{name}_wall_nanos"), &stage.wall_nanos);
+            add(format!("{name}_busy_nanos"), &stage.busy_nanos);
+        }
+        for (name, value) in [
+            ("puts", &self.puts),
+            ("gets", &self.gets),
+            ("stripes", &self.stripes),
+            ("write_hedges", &self.write_hedges),
+            ("substitutes", &self.substitutes),
+            ("read_hedges", &self.read_hedges),
+            ("reconstructions", &self.reconstructions),
+            ("bad_shards", &self.bad_shards),
+            ("overloads", &self.overloads),
+        ] {
+            add(name.to_owned(), value);
+        }
+        for provider in PROVIDERS {
+            let traffic = self.traffic.of(provider);
+            add(format!("{provider}_stored_shards"), &traffic.stored_shards);
+            add(format!("{provider}_stored_bytes"), &traffic.stored_bytes);
+            add(format!("{provider}_fetched_shards"), &traffic.fetched_shards);
+            add(format!("{provider}_fetched_bytes"), &traffic.fetched_bytes);
+        }
+        all
+    }
+
+    /// The stages, in the order in which a PUT and then a GET goes through them.
+    pub fn stages(&self) -> [(&'static str, &Stage); 6] {
+        [
+            ("receive", &self.receive),
+            ("encode", &self.encode),
+            ("fanout", &self.fanout),
+            ("commit", &self.commit),
+            ("lookup", &self.lookup),
+            ("gather", &self.gather),
+        ]
+    }
 }
 
 /// One stage of a pipeline.
@@ -67,7 +122,7 @@ impl Stage {
         Measured { stage: self, begin: None, busy_nanos: 0, work: Box::pin(work) }
     }
 
-    fn add(&self, wall_nanos: u64, busy_nanos: u64) {
+    pub(crate) fn add(&self, wall_nanos: u64, busy_nanos: u64) {
         self.times.fetch_add(1, Ordering::Relaxed);
         self.wall_nanos.fetch_add(wall_nanos, Ordering::Relaxed);
         self.busy_nanos.fetch_add(busy_nanos, Ordering::Relaxed);

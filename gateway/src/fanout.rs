@@ -12,6 +12,7 @@ use crate::memory::{Lent, Spare};
 use crate::nodes::{Credit, Failure, Inbox, StoreAnswer, Stored};
 use crate::points;
 use crate::stripe::{Addressed, Encoded, StripeError};
+use crate::transport::Transports;
 use row::{Absent, Reserved, Row};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -52,10 +53,16 @@ impl From<StripeError> for FanoutError {
 /// A stripe of which 14 shards are durable, and where.
 pub(crate) struct FullWidth {
     row: StripeRow,
+    transports: Transports,
 }
 
 impl FullWidth {
-    fn new(stripe: &Addressed, row: &Row, holders: [(TargetId, Stored); TOTAL_SHARDS]) -> Self {
+    fn new(
+        stripe: &Addressed,
+        row: &Row,
+        holders: [(TargetId, Stored); TOTAL_SHARDS],
+        transports: Transports,
+    ) -> Self {
         let elsewhere =
             ShardIndex::all().zip(&holders).filter(|(index, (target, _))| row.home[index.get()] != *target);
         let overrides = elsewhere.map(|(index, (target, _))| Override { index, target: *target }).collect();
@@ -68,7 +75,12 @@ impl FullWidth {
             digests: stripe.digests,
             overrides,
         };
-        Self { row }
+        Self { row, transports }
+    }
+
+    /// What carried its shards.
+    pub(crate) fn transports(&self) -> Transports {
+        self.transports
     }
 
     /// The row to commit.
@@ -77,14 +89,19 @@ impl FullWidth {
     }
 }
 
-/// Writes a stripe.
-pub(crate) async fn fan_out(inner: &Inner, encoded: Encoded) -> Result<FullWidth, FanoutError> {
+/// Writes a stripe; `begun` sees it, from when on its bytes stay as they are.
+pub(crate) async fn fan_out(
+    inner: &Inner,
+    encoded: Encoded,
+    begun: impl FnOnce(&Addressed),
+) -> Result<FullWidth, FanoutError> {
     let deadline = Instant::now() + inner.write_deadline;
     let Reserved { map, row, credits } = row::reserve(inner, deadline).await?;
     points::reached(points::CREDITED);
     let substituted = row.first.iter().zip(&row.home).filter(|(first, home)| first != home).count();
     inner.counters.substitutes.fetch_add(substituted as u64, Ordering::Relaxed);
     let stripe = encoded.address(&row.first, map.epoch)?;
+    begun(&stripe);
     let mut fanout = Fanout {
         inner,
         map: &map,
@@ -96,12 +113,14 @@ pub(crate) async fn fan_out(inner: &Inner, encoded: Encoded) -> Result<FullWidth
         standby: std::array::from_fn(|_| None),
         wanting: VecDeque::new(),
         failed: Vec::new(),
+        transports: Transports::default(),
         saw_full: false,
     };
     fanout.post_first(credits);
     points::reached(points::SENT);
     let written = fanout.until_durable(deadline).await;
     let holders = std::mem::replace(&mut fanout.durable, std::array::from_fn(|_| None));
+    let transports = fanout.transports;
     drop(fanout);
     written?;
     let mut all = holders.into_iter();
@@ -109,7 +128,7 @@ pub(crate) async fn fan_out(inner: &Inner, encoded: Encoded) -> Result<FullWidth
     match whole(holders) {
         Some(holders) => {
             count(&inner.counters.stripes);
-            Ok(FullWidth::new(&stripe, &row, holders))
+            Ok(FullWidth::new(&stripe, &row, holders, transports))
         }
         None => Err(FanoutError::Unavailable("fewer than 14 answers".to_owned())),
     }
@@ -146,6 +165,8 @@ struct Fanout<'a> {
     wanting: VecDeque<ShardIndex>,
     /// Targets that failed a shard of this stripe.
     failed: Vec<TargetId>,
+    /// What the shards went by.
+    transports: Transports,
     saw_full: bool,
 }
 
@@ -173,7 +194,12 @@ impl<'a> Fanout<'a> {
         record: Frozen,
         lent: Option<Lent<'a>>,
     ) {
+        let (provider, bytes) = (credit.provider(), record.len());
         let over = credit.post(record, &self.inbox, self.attempts.len()).is_err();
+        if !over {
+            self.transports.insert(provider);
+            self.inner.counters.traffic.stored(provider, bytes);
+        }
         let lent = lent.filter(|_| !over);
         self.attempts.push(Attempt { index, target, since: Instant::now(), over, lent });
         if over {

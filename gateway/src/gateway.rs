@@ -3,6 +3,7 @@
 //! It holds no state that cannot be lost: a lease, caches with their versions, connections. Everything here is cheap to clone.
 
 use crate::counters::Counters;
+use crate::etag::{EtagKind, Etags};
 use crate::latency::Latency;
 use crate::memory::Memory;
 use crate::nodes::{Nodes, NodesConfig};
@@ -52,6 +53,8 @@ pub struct GatewayConfig {
     pub pool_bytes: usize,
     /// Who encodes.
     pub codec: Arc<dyn Codec>,
+    /// What ETags are. Default MD5.
+    pub etag: EtagKind,
     /// A node that left requests unanswered for so long is taken for down until it answers. Default 3 s.
     pub node_down_after: Duration,
     /// A shard is written elsewhere too, or read from others, after at least so long. Default 75 ms.
@@ -82,6 +85,7 @@ impl GatewayConfig {
             better_fabric_every: Duration::from_secs(15),
             pool_bytes: POOL_BYTES_DEFAULT,
             codec: tenfour_erasure::best(),
+            etag: EtagKind::Md5,
             node_down_after: Duration::from_millis(NODE_DOWN_AFTER_MS),
             hedge_min: Duration::from_millis(75),
             hedge_max: Duration::from_secs(1),
@@ -115,6 +119,9 @@ pub enum StartError {
     /// Registered memory cannot be had.
     #[error("the fabric's memory: {0}")]
     Memory(#[from] tenfour_rdma::OpenError),
+    /// The threads that hash cannot be started.
+    #[error("the threads that hash: {0}")]
+    Threads(std::io::Error),
     /// No metadata.
     #[error("the metadata service: {0}")]
     Metadata(#[from] MetadataError),
@@ -141,7 +148,8 @@ pub(crate) struct Inner {
     pub(crate) nodes: Nodes,
     pub(crate) memory: Memory,
     pub(crate) codec: Arc<dyn Codec>,
-    pub(crate) counters: Counters,
+    pub(crate) etags: Etags,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) write_deadline: Duration,
     pub(crate) read_deadline: Duration,
 }
@@ -173,6 +181,7 @@ impl Gateway {
             metadata.clone(),
         );
         nodes.first_connections(FIRST_CONNECTIONS_WAIT.scaled()).await;
+        let counters = Arc::<Counters>::default();
         let inner = Inner {
             name: config.name,
             metadata,
@@ -181,7 +190,8 @@ impl Gateway {
             nodes,
             memory,
             codec: config.codec,
-            counters: Counters::default(),
+            etags: Etags::start(config.etag, counters.clone()).map_err(StartError::Threads)?,
+            counters,
             write_deadline: config.write_deadline.scaled(),
             read_deadline: config.read_deadline.scaled(),
         };

@@ -10,6 +10,7 @@ use crate::counters::count;
 use crate::gateway::Inner;
 use crate::memory::Exhausted;
 use crate::nodes::{Failure, FetchAnswer, Inbox, Link, View};
+use crate::transport::Transports;
 use bytes::Bytes;
 use plan::{Need, Shard, Step};
 use std::ops::Range;
@@ -104,6 +105,19 @@ impl Gather {
             gather.ask_now()?
         };
         Ok(asked.then_some(gather))
+    }
+
+    /// What carries the shards that are asked first for a range of a stripe.
+    pub(crate) fn transports_of(inner: &Inner, row: &StripeRow, range: Range<usize>) -> Transports {
+        let map = inner.metadata.map();
+        let Some(geometry) = StripeGeometry::new(row.data_bytes as usize) else {
+            return Transports::default();
+        };
+        let links = plan::needs(geometry, range).into_iter().filter_map(|need| {
+            let mut nodes = map.holders(row, need.index).filter_map(|target| map.node_of(target));
+            nodes.find_map(|node| inner.nodes.link(node))
+        });
+        links.map(|link| link.provider()).collect()
     }
 
     /// Waits for the bytes, in order. May be dropped and called again.
@@ -231,6 +245,7 @@ impl Gather {
         let digest = self.row.digests[index.get()];
         let shard = ShardRef { stripe: self.row.id, index, target, digest };
         let tag = self.fetches.len();
+        self.inner.counters.traffic.fetched(link.provider(), range.len());
         self.fetches.push(Fetch { index, target, range: range.clone(), since: Instant::now() });
         link.fetch(shard, range, buffer, &self.inbox, tag)
     }

@@ -8,6 +8,7 @@ use crate::counters::count;
 use crate::gateway::Gateway;
 use crate::gather::{Gather, GatherError};
 use crate::transfer::{Authorise, ReadError, Reading, Sink, Wanted};
+use crate::transport::Transports;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -55,7 +56,8 @@ impl Gateway {
             _ticket: ticket,
         };
         count(&self.counters().gets);
-        Ok(Reading { manifest: Arc::new(manifest), parts, range: (range.start, range.end), body })
+        let transports = body.first_transports();
+        Ok(Reading { manifest: Arc::new(manifest), parts, range: (range.start, range.end), transports, body })
     }
 }
 
@@ -153,6 +155,27 @@ impl Sink for ObjectReader {
 }
 
 impl ObjectReader {
+    /// What carries the shards of the first stripe of the range; the others are asked in the same way.
+    fn first_transports(&self) -> Transports {
+        let is_first = |segment: &&Segment| {
+            (segment.object_offset..segment.object_offset + u64::from(segment.extent.bytes))
+                .contains(&self.position)
+        };
+        let segment = self.segments.iter().find(is_first).filter(|_| self.position < self.end);
+        segment.map_or_else(Transports::default, |segment| {
+            let range = self.within(segment);
+            Gather::transports_of(&self.gateway.inner, &segment.row, range)
+        })
+    }
+
+    /// What is wanted of a segment that holds `position`, as a range of its stripe.
+    fn within(&self, segment: &Segment) -> Range<usize> {
+        let within = self.position - segment.object_offset;
+        let bytes = (u64::from(segment.extent.bytes) - within).min(self.end - self.position);
+        let start = segment.extent.offset as usize + within as usize;
+        start..start + bytes as usize
+    }
+
     /// Makes the next stripe's bytes ready, and begins the one after; false at the end. May be dropped and called again.
     async fn advance(&mut self) -> Result<bool, ReadError> {
         if self.ahead.is_none() && !self.begin(true).await? {
@@ -174,10 +197,8 @@ impl ObjectReader {
             return Ok(false);
         }
         let segment = self.segment().await?;
-        let within = self.position - segment.object_offset;
-        let bytes = (u64::from(segment.extent.bytes) - within).min(self.end - self.position);
-        let start = segment.extent.offset as usize + within as usize;
-        let range = start..start + bytes as usize;
+        let range = self.within(&segment);
+        let bytes = range.len() as u64;
         match Gather::begin(&self.gateway.inner, &segment.row, range, wait).await? {
             Some(gather) => {
                 self.ahead = Some(gather);

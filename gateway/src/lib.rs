@@ -2,6 +2,7 @@
 
 pub mod commit;
 pub mod counters;
+mod etag;
 mod fanout;
 mod gateway;
 mod gather;
@@ -16,7 +17,9 @@ mod put;
 pub mod rdma;
 mod stripe;
 pub mod transfer;
+pub mod transport;
 mod verify;
 
+pub use etag::EtagKind;
 pub use gateway::{Gateway, GatewayConfig, POOL_BYTES_DEFAULT, POOL_BYTES_MIN, StartError};
 pub use get::ObjectReader;

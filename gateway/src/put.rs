@@ -7,14 +7,16 @@
 
 use crate::commit::{Authorised, CommitError, QueryError};
 use crate::counters::count;
+use crate::etag::{Taker, Unhashed};
 use crate::fanout::{FanoutError, FullWidth, fan_out};
 use crate::gateway::{Gateway, Inner};
 use crate::ops::now_ms;
 use crate::points;
-use crate::stripe::{Encoded, Filling, StripeError, memory_of};
+use crate::stripe::{Addressed, Encoded, Filling, StripeError, memory_of};
 use crate::transfer::{
     AccessError, Authorise, Destination, Source, SourceError, Stored, Summary, WriteError,
 };
+use crate::transport::Transports;
 use futures::StreamExt as _;
 use futures::future::poll_fn;
 use futures::stream::FuturesUnordered;
@@ -49,6 +51,7 @@ impl Gateway {
         let group = self.metadata().group_of(authorised.bucket.id, to.key());
         let lease = self.lease();
 
+        let mut etag = inner.etags.begin(source.size(), source.wants_md5(), &inner.counters);
         let mut writing = FuturesUnordered::new();
         let mut written = Written::default();
         for (number, span) in stripes(source.size()).enumerate() {
@@ -67,16 +70,18 @@ impl Gateway {
 
             // 3. Encode in place, with all checksums in the same pass. A crash leaves what step 2 left.
             let encoded = inner.counters.encode.run(|| filled.encode(id, &*inner.codec)).map_err(bug)?;
+            etag.encoded(&encoded);
             points::reached(points::ENCODED);
 
             // 4. Take a row, whole if there is one, and 14 staging slots or none; write 14 records at once.
             // 5. Each node revokes the slot, verifies, persists, and only then answers.
+            //    Meanwhile its bytes are hashed for the ETag, in the memory that they are sent from.
             // 6. Who is absent, fails or is late gets a substitute; the first durable answer is named.
             //    A crash leaves 0 to 14 shards (or copies of shards), durable or not: garbage.
             while writing.len() >= WRITING_MAX {
                 written.take(writing.next().await)?;
             }
-            writing.push(write(inner, number, ticket, encoded));
+            writing.push(write(inner, number, ticket, encoded, etag.taker()));
         }
         // 6, of the last stripes. A crash leaves up to 14 durable shards a stripe: garbage.
         while !writing.is_empty() {
@@ -86,7 +91,8 @@ impl Gateway {
 
         // The client's word on its bytes (length, checksums, signature) is verified before anything becomes visible. A crash
         // leaves what step 6 left.
-        let summary = source.finish().await?;
+        let digested = etag.finish().map_err(bug)?;
+        let summary = source.finish(digested).await?;
         points::reached(points::VERIFIED);
 
         // 7. Stripe rows and manifest, with the precondition, in one Raft entry: this is the moment at which the PUT happens. A
@@ -106,6 +112,7 @@ impl Gateway {
         summary: Summary,
         written: Written,
     ) -> Result<Stored, WriteError> {
+        let transports = written.transports();
         let (tickets, rows) = written.in_order();
         let modified_ms = now_ms();
         let bucket = authorised.bucket.id;
@@ -113,7 +120,7 @@ impl Gateway {
             |bucket: &Bucket, id: CommandId| to.command(bucket, id, &summary, modified_ms, rows.clone());
         let committed = self.commit_stripes(who, authorised, to.key(), Some(bucket), tickets, command).await;
         let (version, _) = committed.map_err(write_error)?;
-        Ok(Stored { version, summary, modified_ms })
+        Ok(Stored { version, summary, modified_ms, transports })
     }
 }
 
@@ -205,9 +212,18 @@ async fn write(
     number: usize,
     ticket: StripeTicket,
     encoded: Encoded,
+    taker: Option<Taker>,
 ) -> Result<OneWritten, FanoutError> {
-    let stripe = inner.counters.fanout.measure(fan_out(inner, encoded)).await?;
+    let mut hashing = None;
+    let begun = |stripe: &Addressed| hashing = taker.map(|taker| taker.take(number, stripe));
+    let stripe = inner.counters.fanout.measure(fan_out(inner, encoded, begun)).await?;
     points::reached(points::DURABLE);
+    // Waited for here, so that a stripe's memory is free when it counts as written.
+    if let Some(hashing) = hashing
+        && !hashing.done().await
+    {
+        return Err(FanoutError::Unavailable(Unhashed.to_string()));
+    }
     Ok(OneWritten { number, ticket, stripe })
 }
 
@@ -226,6 +242,12 @@ impl Written {
             None => {}
         }
         Ok(())
+    }
+
+    fn transports(&self) -> Transports {
+        let mut transports = Transports::default();
+        self.stripes.iter().for_each(|stripe| transports.extend(stripe.stripe.transports()));
+        transports
     }
 
     /// Tickets and rows in the order of the object's bytes.
@@ -296,7 +318,7 @@ impl From<QueryError> for WriteError {
     }
 }
 
-fn bug(error: StripeError) -> WriteError {
-    tracing::error!(%error, "a stripe could not be encoded");
+fn bug(error: impl std::error::Error) -> WriteError {
+    tracing::error!(%error, "a stripe could not be encoded or hashed");
     WriteError::Unavailable(error.to_string())
 }

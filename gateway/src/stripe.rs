@@ -5,6 +5,7 @@
 //! taken it: a node that hangs holds a fourteenth of the stripes that it hangs on.
 
 use std::array;
+use std::ops::Range;
 use tenfour_erasure::geometry::StripeGeometry;
 use tenfour_erasure::{BlockSums, Codec, CodecError, crc64};
 use tenfour_rdma::{Buffer, Frozen};
@@ -114,6 +115,12 @@ impl Filling {
     }
 }
 
+/// Where a shard's part of the object lies in its buffer.
+fn object_place(geometry: StripeGeometry, shard: usize) -> Range<usize> {
+    let start = record_start(geometry, shard) + header_bytes(geometry.shard_bytes);
+    start..start + geometry.shard_data(shard).len()
+}
+
 /// A shard's payload, in its memory.
 fn payload(geometry: StripeGeometry, shard: usize, buffer: &mut Buffer) -> &mut [u8] {
     let start = record_start(geometry, shard) + header_bytes(geometry.shard_bytes);
@@ -121,6 +128,19 @@ fn payload(geometry: StripeGeometry, shard: usize, buffer: &mut Buffer) -> &mut 
 }
 
 impl Encoded {
+    /// The object's bytes, in order.
+    pub(crate) fn object_bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.shards.iter().enumerate().take(DATA_SHARDS).map(|(shard, buffer)| {
+            let place = object_place(self.geometry, shard);
+            buffer.get(place).unwrap_or_default()
+        })
+    }
+
+    /// The CRC-64/NVME of each block of the data shards, padding included, in the order of the object's bytes.
+    pub(crate) fn data_sums(&self) -> impl Iterator<Item = u64> {
+        self.sums.iter().take(DATA_SHARDS).flat_map(|sums| sums.iter().copied())
+    }
+
     /// Writes the headers, for these targets by this epoch of the map.
     pub(crate) fn address(
         self,
@@ -165,6 +185,15 @@ impl Addressed {
     /// What is sent of a shard: header, block table and payload.
     pub(crate) fn record(&self, index: ShardIndex) -> Option<Frozen> {
         self.records.get(index.get())?.clone()
+    }
+
+    /// The object's bytes, in order, for who reads them later.
+    pub(crate) fn object_pieces(&self) -> impl Iterator<Item = Frozen> {
+        let header_bytes = header_bytes(self.geometry.shard_bytes);
+        self.records.iter().enumerate().take(DATA_SHARDS).filter_map(move |(shard, record)| {
+            let bytes = self.geometry.shard_data(shard).len();
+            record.as_ref().filter(|_| bytes > 0)?.slice(header_bytes..header_bytes + bytes)
+        })
     }
 
     /// Writes the same record for another target to `place`; its length, or `None` when it does not fit.
@@ -221,6 +250,8 @@ mod tests {
         assert!(filling.space().is_empty());
         assert_eq!(next, data_bytes);
         let encoded = filling.encode(ID, &*tenfour_erasure::best()).unwrap();
+        let whole: Vec<u8> = encoded.object_bytes().flatten().copied().collect();
+        assert!(whole.iter().enumerate().all(|(at, byte)| *byte == at as u8) && whole.len() == data_bytes);
         encoded.address(&std::array::from_fn(|index| TargetId(index as u32)), Epoch(9)).unwrap()
     }
 
@@ -228,6 +259,10 @@ mod tests {
     fn every_record_is_what_a_node_expects_and_the_data_shards_are_the_object() {
         for data_bytes in [1, 3904, 3905, 39_040, 400_000, 10 << 20] {
             let stripe = stripe(data_bytes);
+            let pieces: Vec<u8> = stripe.object_pieces().flat_map(|piece| piece.to_vec()).collect();
+            assert!(
+                pieces.iter().enumerate().all(|(at, byte)| *byte == at as u8) && pieces.len() == data_bytes
+            );
             let mut object = Vec::new();
             for index in ShardIndex::all() {
                 let record = stripe.record(index).unwrap();

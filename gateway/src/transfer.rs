@@ -1,5 +1,6 @@
 //! What a front (HTTP now, RDMA later) hands to the pipelines `put` and `get`, and what it gets back. No protocol's types in here.
 
+use crate::transport::Transports;
 use bytes::Bytes;
 use std::future::Future;
 use std::sync::Arc;
@@ -25,15 +26,29 @@ pub enum AccessError {
     NoSuchBucket,
 }
 
-/// The bytes of an object on their way in, in order, hashed as they pass.
+/// The bytes of an object on their way in, in order. The checksums that the client gave are computed as they pass; the MD5 is
+/// not, since that is better done for many objects side by side.
 pub trait Source: Send {
     /// How many there will be.
     fn size(&self) -> u64;
     /// Fills the beginning of `into`: at least one byte unless the end was reached, then 0.
     fn read(&mut self, into: &mut [u8]) -> impl Future<Output = Result<usize, SourceError>> + Send;
+    /// Whether the MD5 of the bytes has to be known, whatever the ETag is.
+    fn wants_md5(&self) -> bool {
+        false
+    }
     /// Called once, after exactly [`Source::size`] bytes: verifies what the client said of them (length, Content-MD5,
     /// `x-amz-checksum-*`, signed payload hash, trailers). Nothing is committed when this fails.
-    fn finish(&mut self) -> impl Future<Output = Result<Summary, SourceError>> + Send;
+    fn finish(&mut self, digested: Digested) -> impl Future<Output = Result<Summary, SourceError>> + Send;
+}
+
+/// What whoever took the bytes of a [`Source`] found them to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digested {
+    /// Their ETag.
+    pub etag: ETag,
+    /// Their MD5: always there when [`Source::wants_md5`] says so.
+    pub md5: Option<[u8; 16]>,
 }
 
 /// What is known of the bytes when all have passed.
@@ -106,6 +121,8 @@ pub struct Stored {
     pub summary: Summary,
     /// Milliseconds since 1970.
     pub modified_ms: u64,
+    /// What carried its shards.
+    pub transports: Transports,
 }
 
 /// What part of an object is wanted.
@@ -132,6 +149,9 @@ pub struct Reading<B> {
     pub parts: Option<u32>,
     /// The range that `body` yields, first and past the last.
     pub range: (u64, u64),
+    /// What carries the shards that will be asked first, as it is known when the object is opened. A reading that has to go to other
+    /// nodes may use others as well.
+    pub transports: Transports,
     /// Yields verified bytes in order, or breaks off: never a wrong one.
     pub body: B,
 }

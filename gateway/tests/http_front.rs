@@ -254,6 +254,33 @@ async fn an_object_that_breaks_off_never_ends_cleanly() {
 }
 
 #[tokio::test]
+async fn an_object_that_cannot_be_read_at_all_is_an_error_and_no_broken_answer() {
+    let world = with_bucket().await;
+    let path = format!("/photos/k{BREAKS}");
+    Call::new("PUT", &path, ALICE).body(vec![7; 1000]).send(world.address).await;
+    let got = Call::new("GET", &path, ALICE).send(world.address).await;
+    assert_eq!(got.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(got.headers.contains_key("retry-after"));
+    assert_eq!(got.code(), "ServiceUnavailable");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_that_no_bucket_can_have_is_refused_with_what_one_looks_like() {
+    let world = with_bucket().await;
+    for path in ["/b", "/Bad_Name", "/b/key"] {
+        let put = Call::new("PUT", path, ALICE).send(world.address).await;
+        assert_eq!(
+            (put.status, put.code()),
+            (StatusCode::BAD_REQUEST, "InvalidBucketName".to_owned()),
+            "{path}"
+        );
+        assert!(put.text().contains("3 to 63"), "{}", put.text());
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_body_that_ends_early_leaves_nothing() {
     let world = with_bucket().await;
     let call = Call::new("PUT", "/photos/cut", ALICE).header("content-length", "100000");

@@ -2,6 +2,8 @@
 
 pub mod api;
 pub mod client;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod net;
 mod raft;
 pub mod server;

@@ -14,6 +14,8 @@
 //! than the four shards that a stripe can lose.
 
 mod choose;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod map;
 mod plan;
 mod spread;

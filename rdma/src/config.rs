@@ -64,7 +64,7 @@ pub struct Tunables {
     pub receiver_not_ready_timer: Duration,
     /// How many such waits end in `ReceiverNotReady`. Default 20.
     pub receiver_not_ready_retries: u32,
-    /// `shm` only: poll so long before sleeping. Trades a whole core for latency; worth it between two busy processes
+    /// `shm` and `verbs`: poll so long before sleeping. Trades a whole core for latency; worth it between two busy processes
     /// that have a core each; on a core that they share, every step takes that much longer. Default zero.
     pub spin: Duration,
 }

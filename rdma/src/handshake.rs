@@ -127,7 +127,9 @@ fn opening(hello: &[u8]) -> Result<Vec<u8>, HandshakeError> {
 }
 
 /// All bytes of the peer's opening, and the hello in it.
-async fn read_opening<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(Vec<u8>, Vec<u8>), HandshakeError> {
+pub(crate) async fn read_opening<S: AsyncRead + Unpin>(
+    stream: &mut S,
+) -> Result<(Vec<u8>, Vec<u8>), HandshakeError> {
     let mut head = [0; OPENING_BYTES];
     stream.read_exact(&mut head).await?;
     if !head.starts_with(&MAGIC) {

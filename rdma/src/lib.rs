@@ -21,6 +21,8 @@ mod domain;
 mod endpoint;
 mod engine;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod handshake;
 mod key;
 mod listener;

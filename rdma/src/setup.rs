@@ -11,7 +11,7 @@ use crate::{ClusterKey, Provider};
 
 /// Bytes of an encoded set-up.
 pub(crate) const SETUP_BYTES: usize = 128;
-const SIGNED_BYTES: usize = 96;
+pub(crate) const SIGNED_BYTES: usize = 96;
 
 /// Which end speaks; keeps one's words from being returned to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,7 +86,7 @@ impl Setup {
     }
 }
 
-fn mac(key: &ClusterKey, role: Role, signed: &[u8; SIGNED_BYTES]) -> blake3::Hash {
+pub(crate) fn mac(key: &ClusterKey, role: Role, signed: &[u8; SIGNED_BYTES]) -> blake3::Hash {
     let label: &[u8] = match role {
         Role::Initiator => b"fabric set-up, initiator",
         Role::Acceptor => b"fabric set-up, acceptor",

@@ -33,17 +33,32 @@ async fn connect(client: &Domain, server: &Domain, provider: Provider) -> (Conne
     (client.unwrap(), server)
 }
 
-/// The same frozen bytes go out over every provider, into memory of one pool.
 #[tokio::test]
 async fn one_pool_serves_connections_of_every_provider() {
+    one_pool_serves(&BOTH).await;
+}
+
+#[cfg(feature = "verbs")]
+mod verbs {
+    use super::*;
+
+    #[tokio::test]
+    #[ignore = "needs an RDMA device: tools/with-rxe"]
+    async fn one_pool_serves_a_device_too() {
+        one_pool_serves(&[Provider::Shm, Provider::Tcp, Provider::Verbs]).await;
+    }
+}
+
+/// The same frozen bytes go out over every provider, into memory of one pool.
+async fn one_pool_serves(providers: &[Provider]) {
     soon(async {
         let key = ClusterKey::generate();
-        let (client, server) = (carrying(&BOTH, &key), carrying(&BOTH, &key));
+        let (client, server) = (carrying(providers, &key), carrying(providers, &key));
         let free = (client.pool().free_bytes(), server.pool().free_bytes());
         let data = pattern(7, 100_000);
         let source = frozen(&client, &data);
         let mut connections = Vec::new();
-        for provider in BOTH {
+        for provider in providers.iter().copied() {
             let (near, far) = connect(&client, &server, provider).await;
             assert_eq!((near.provider(), far.provider()), (provider, provider));
             let grant = far.grant_write(server.pool().lease(data.len()).await.unwrap(), 0..data.len(), LONG);
@@ -54,7 +69,7 @@ async fn one_pool_serves_connections_of_every_provider() {
             connections.push((near, far));
         }
         // A grant of one connection is worth nothing over the other, though the pool is the same.
-        let [(_, shm), (tcp, _)] = &connections[..] else { panic!("two connections") };
+        let [(_, shm), (tcp, _), ..] = &connections[..] else { panic!("two connections") };
         let grant = shm.grant_write(server.pool().lease(4096).await.unwrap(), 0..4096, LONG).unwrap();
         assert!(tcp.write(frozen(&client, &[1; 8]), grant.remote(), None).await.is_err());
         drop((source, grant, connections));

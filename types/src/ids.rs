@@ -205,7 +205,8 @@ impl std::str::FromStr for UploadId {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const MALFORMED: &str = "not an upload id";
-        if text.len() != 28 || !text.is_ascii() {
+        // One form for each id: no sign, which the parser of numbers takes, and no upper case.
+        if text.len() != 28 || !text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(MALFORMED);
         }
         let (lease, sequence) = text.split_at(12);

@@ -3,6 +3,8 @@
 //! Everything that is stored or sent has its codec here. This crate never does I/O, never waits and never looks at a clock.
 
 pub mod codec;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod ids;
 pub mod limits;
 mod manifest;

@@ -1,6 +1,7 @@
 //! `tenfour bench`: measured, never asserted.
 
 mod encode;
+mod fabric;
 mod list;
 mod processes;
 mod s3;
@@ -15,8 +16,23 @@ pub enum BenchCommand {
     S3(s3::S3Arguments),
     /// Every encoder that this machine can run, beside reed-solomon-erasure.
     Encode(encode::EncodeArguments),
+    /// The fabric alone between two processes: latency and rate of WRITE, READ, SEND and grants, by size and transport.
+    Fabric(fabric::FabricArguments),
+    /// The other process of `fabric`.
+    #[command(hide = true)]
+    FabricPeer(fabric::PeerArguments),
     /// List many keys under few common prefixes: the time must not grow with the keys skipped.
     List(list::ListArguments),
+}
+
+impl BenchCommand {
+    /// How many threads it is to run on: the two ends of the fabric have one core each.
+    pub fn workers(&self, cores: usize) -> usize {
+        match self {
+            Self::Fabric(_) | Self::FabricPeer(_) => 1,
+            Self::S3(_) | Self::Encode(_) | Self::List(_) => cores,
+        }
+    }
 }
 
 /// Measures.
@@ -24,6 +40,8 @@ pub async fn run(command: BenchCommand) -> Result<()> {
     match command {
         BenchCommand::S3(arguments) => s3::run(arguments).await,
         BenchCommand::Encode(arguments) => encode::run(&arguments),
+        BenchCommand::Fabric(arguments) => fabric::run(arguments).await,
+        BenchCommand::FabricPeer(arguments) => fabric::run_peer(arguments).await,
         BenchCommand::List(arguments) => list::run(arguments).await,
     }
 }

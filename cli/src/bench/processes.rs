@@ -72,7 +72,7 @@ impl Processes {
 }
 
 /// User and system time of a process with all its threads, seconds (proc(5): fields 14 and 15 of stat, in ticks of 10 ms).
-fn cpu_seconds(pid: u32) -> Result<f64> {
+pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat =
         std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("no process {pid}"))?;
     let fields = stat.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();

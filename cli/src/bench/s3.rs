@@ -5,9 +5,11 @@
 
 use super::Endpoint;
 use super::processes::{CpuSeconds, Processes};
+use crate::counters::{self, Counters, StageUse};
+use crate::layout::cluster_section_of;
 use crate::table;
 use crate::units::ByteSize;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -43,6 +45,9 @@ pub struct S3Arguments {
     /// Instead: measure the processes of the cluster that `tenfour up` runs in this folder, by role.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// With --data: also what each stage of the gateways' data path took, CPU seconds a GiB.
+    #[arg(long, requires = "data")]
+    stages: bool,
     /// Also write the results here, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -72,10 +77,14 @@ struct Round {
     failures: u64,
     first_failure: Option<String>,
     cpu: CpuSeconds,
+    stages: Vec<StageUse>,
 }
 
 /// Loads the endpoint and prints the table.
 pub async fn run(arguments: S3Arguments) -> Result<()> {
+    if let Some(folder) = &arguments.data {
+        cluster_section_of(folder)?.timeout_scale.set_for_process();
+    }
     let processes = match &arguments.data {
         Some(folder) => Processes::of_cluster(folder)?,
         None => Processes::of_pids(&arguments.pids)?,
@@ -93,7 +102,9 @@ pub async fn run(arguments: S3Arguments) -> Result<()> {
                     concurrency: (*concurrency).max(1),
                     written: &written,
                 };
-                let round = round.run(operation, duration, &processes).await?;
+                let before = counters(&arguments).await?;
+                let mut round = round.run(operation, duration, &processes).await?;
+                round.stages = counters::stages(&before, &counters(&arguments).await?);
                 eprintln!(
                     "{} {size} ×{concurrency}: {} in {:.1} s",
                     operation.name(),
@@ -114,6 +125,16 @@ pub async fn run(arguments: S3Arguments) -> Result<()> {
     match rounds.iter().find_map(|round| round.first_failure.as_deref()) {
         Some(failure) => bail!("{failures} requests failed, the first with: {failure}"),
         None => Ok(()),
+    }
+}
+
+/// The gateways' counters, when they are wanted.
+async fn counters(arguments: &S3Arguments) -> Result<Counters> {
+    match arguments.data.as_deref().filter(|_| arguments.stages) {
+        Some(folder) => counters::of_cluster(folder)
+            .await?
+            .with_context(|| format!("no gateway of {} shows its counters", folder.display())),
+        None => Ok(Counters::new()),
     }
 }
 
@@ -154,6 +175,7 @@ impl Load<'_> {
             failures: 0,
             first_failure: None,
             cpu: CpuSeconds::new(),
+            stages: Vec::new(),
         };
         while let Some(result) = workers.join_next().await {
             let Tally { latency_us, failures, first_failure } = result??;
@@ -277,6 +299,7 @@ fn print(rounds: &[Round], processes: &Processes) {
         row
     };
     table::print(&header, &rounds.iter().map(row).collect::<Vec<_>>());
+    print_stages(rounds);
     if measured {
         let peaks = processes.peak_mib();
         println!(
@@ -284,6 +307,39 @@ fn print(rounds: &[Round], processes: &Processes) {
             peaks.iter().map(|(role, peak)| format!("{role} {peak}")).collect::<Vec<_>>().join(", ")
         );
     }
+}
+
+/// What the gateways' stages took, one row for each round.
+fn print_stages(rounds: &[Round]) {
+    let names: Vec<&str> =
+        rounds.iter().flat_map(|round| round.stages.iter().map(|stage| stage.name)).collect();
+    let mut columns: Vec<&str> = Vec::new();
+    names.into_iter().for_each(|name| {
+        if !columns.contains(&name) {
+            columns.push(name)
+        }
+    });
+    if columns.is_empty() {
+        return;
+    }
+    println!("\n  by stage of the gateway, CPU seconds a GiB (and ms from begin to end, each time):");
+    let row = |round: &Round| {
+        let gib = round.bytes().max(1.0) / f64::from(1 << 30);
+        let cell = |name: &&str| {
+            let stage = round.stages.iter().find(|stage| stage.name == *name);
+            stage.map_or("-".to_owned(), |stage| {
+                let each_ms = stage.wall_seconds * 1e3 / stage.times as f64;
+                format!("{:.3} ({each_ms:.2})", stage.busy_seconds / gib)
+            })
+        };
+        let mut row =
+            vec![round.operation.name().to_owned(), round.size.to_string(), round.concurrency.to_string()];
+        row.extend(columns.iter().map(cell));
+        row
+    };
+    let header: Vec<&str> =
+        ["operation", "size", "in flight"].into_iter().chain(columns.iter().copied()).collect();
+    table::print(&header, &rounds.iter().map(row).collect::<Vec<_>>());
 }
 
 fn as_json(round: &Round) -> Value {
@@ -303,5 +359,8 @@ fn as_json(round: &Round) -> Value {
         "cpu_seconds_per_gib": round.cpu_total() / (round.bytes().max(1.0) / f64::from(1 << 30)),
         "cpu_ms_per_operation": round.cpu_total() * 1e3 / operations.max(1) as f64,
         "cpu_seconds_by_role": round.cpu,
+        "stages": round.stages.iter().map(|stage| json!({
+            "name": stage.name, "times": stage.times, "cpu_seconds": stage.busy_seconds, "seconds": stage.wall_seconds,
+        })).collect::<Vec<_>>(),
     })
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::io::Read;
 use std::path::PathBuf;
 use tenfour_client::{Pattern, S3};
+use tenfour_types::TimeScale;
 
 /// Objects read at the same time.
 const CONCURRENCY: usize = 16;
@@ -17,6 +18,9 @@ pub struct CompareArguments {
     /// The list (JSON).
     #[arg(long)]
     pub list: PathBuf,
+    /// As of the cluster.
+    #[arg(long, default_value_t = TimeScale::default())]
+    pub timeout_scale: TimeScale,
 }
 
 /// What was stored, and where it can be read.
@@ -78,6 +82,7 @@ impl List {
 
 /// Reads and compares all of them; an error names the first that differs.
 pub async fn run(arguments: CompareArguments) -> Result<()> {
+    arguments.timeout_scale.set_for_process();
     let list: List = serde_json::from_slice(&std::fs::read(&arguments.list)?).context("the list")?;
     let client = list.client()?;
     let next = std::sync::atomic::AtomicUsize::new(0);

@@ -17,6 +17,7 @@ pub struct DemoArguments {
     /// 8 MiB and 50 small objects: for slow machines.
     #[arg(long)]
     pub small: bool,
+    /// The fabric.
     #[command(flatten)]
     pub fabric: FabricArguments,
     /// Chooses the nodes that die and the made-up contents; random when absent, and printed.

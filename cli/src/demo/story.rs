@@ -2,9 +2,10 @@
 
 use super::compare::{Content, List, Stored};
 use super::{Amount, DemoArguments};
+use crate::addresses::free_addresses;
 use crate::admin::{Widths, all_stripes, silent_gateway, widths};
 use crate::cluster::LocalCluster;
-use crate::layout::{Wishes, free_addresses};
+use crate::layout::Wishes;
 use crate::units::ByteSize;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,7 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tenfour_client::{Body, Pattern, S3};
 use tenfour_gateway::Gateway;
-use tenfour_types::{Scaled, StripeId};
+use tenfour_types::{Scaled, StripeId, TimeScale};
 use tokio::process::Command;
 
 /// Nodes that die: as many as 10+4 survives.
@@ -80,6 +81,7 @@ impl<'a> Story<'a> {
             gateways: 1,
             region: None,
             fabric: arguments.fabric.clone(),
+            etag: "md5".to_owned(),
             credentials: None,
             segment: ByteSize::mib(32),
         };
@@ -239,6 +241,7 @@ impl<'a> Story<'a> {
             .arg("demo-compare")
             .arg("--list")
             .arg(&path)
+            .args(["--timeout-scale", &TimeScale::of_process().to_string()])
             .output()
             .await?;
         bar.finish_and_clear();

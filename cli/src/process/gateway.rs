@@ -2,13 +2,14 @@
 
 use super::{ProcessArguments, announce_ready, asked_to_end};
 use crate::config::{self, GatewayFile};
+use crate::counters::{self, Door};
 use anyhow::{Context, Result, bail};
 use std::sync::Arc;
 use std::time::Duration;
 use tenfour_erasure::Codec;
 use tenfour_gateway::http::{HttpConfig, Server, SigV2};
 use tenfour_gateway::rdma::{RdmaConfig, RdmaServer};
-use tenfour_gateway::{Gateway, GatewayConfig};
+use tenfour_gateway::{EtagKind, Gateway, GatewayConfig};
 use tenfour_rdma::Fabric;
 use tokio::sync::watch;
 
@@ -18,26 +19,42 @@ pub async fn run(arguments: ProcessArguments) -> Result<()> {
     file.cluster.timeout_scale.set_for_process();
     let gateway = Gateway::start(gateway_config(&file)?).await.context("the gateway cannot start")?;
     let server = Server::bind(gateway.clone(), http_config(&file)?).await?;
-    let door = match rdma_config(&file)? {
+    let over_rdma = match rdma_config(&file)? {
         Some(config) => Some(RdmaServer::bind(gateway.clone(), config).await?),
         None => None,
     };
+    let door = file.counters.as_deref().map(Door::open).transpose()?;
     announce_ready();
     let (stop, mut stopped) = watch::channel(false);
     let asked_to_end = async {
-        if let Err(error) = asked_to_end(arguments.end_with_stdin).await {
-            tracing::error!(%error, "signals cannot be waited for");
+        tokio::select! {
+            asked = asked_to_end(arguments.end_with_stdin) => {
+                if let Err(error) = asked {
+                    tracing::error!(%error, "signals cannot be waited for");
+                }
+            }
+            () = counters::log(&gateway) => {}
+            () = answer(door.as_ref(), &gateway) => {}
         }
         let _ = stop.send(true);
     };
-    let over_rdma = async {
-        if let Some(door) = door {
-            door.run(async move { drop(stopped.wait_for(|stop| *stop).await) }).await;
+    let serving_rdma = async {
+        if let Some(server) = over_rdma {
+            server.run(async move { drop(stopped.wait_for(|stop| *stop).await) }).await;
         }
     };
-    tokio::join!(server.run(asked_to_end), over_rdma);
+    tokio::join!(server.run(asked_to_end), serving_rdma);
+    drop(door);
     gateway.shutdown().await;
     Ok(())
+}
+
+/// Shows the counters to whoever asks, where that is wanted.
+async fn answer(door: Option<&Door>, gateway: &Gateway) {
+    match door {
+        Some(door) => door.serve(gateway).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {
@@ -46,6 +63,7 @@ fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {
         name: file.name.clone().unwrap_or_else(|| format!("{host}:{}", file.listen.port())),
         pool_bytes: file.pool.as_usize(),
         codec: codec(&file.codec)?,
+        etag: etag(&file.etag)?,
         fabric: file.fabric.parse()?,
         node_down_after: Duration::from_millis(file.node_down_after_ms),
         ..GatewayConfig::new(
@@ -64,7 +82,6 @@ fn rdma_config(file: &GatewayFile) -> Result<Option<RdmaConfig>> {
     Ok(Some(RdmaConfig {
         region: file.region.clone(),
         memory_bytes: file.rdma_memory.as_usize(),
-        fabric: file.fabric.clone(),
         ..RdmaConfig::new(Fabric::Auto.endpoints(&file.rdma_listen).context("rdma_listen")?)
     }))
 }
@@ -82,6 +99,15 @@ fn http_config(file: &GatewayFile) -> Result<HttpConfig> {
         },
         ..HttpConfig::default()
     })
+}
+
+/// What ETags are, by that name.
+pub fn etag(name: &str) -> Result<EtagKind> {
+    match name {
+        "md5" => Ok(EtagKind::Md5),
+        "fast" => Ok(EtagKind::Fast),
+        other => bail!("etag = {other:?}: it is md5 (what clients expect) or fast"),
+    }
 }
 
 fn codec(name: &str) -> Result<Arc<dyn Codec>> {

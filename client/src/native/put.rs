@@ -46,14 +46,14 @@ impl Client {
                     && is_bound
                     && ["PreconditionFailed", "NoSuchKey"].contains(&refusal.code.as_str()) =>
             {
-                self.was_it_us(bucket, key, body, Error::Refused(refusal)).await
+                self.was_it_us(bucket, key, body).await
             }
             stored => stored,
         }
     }
 
     /// A condition did not hold on a later try: perhaps because an earlier one was done.
-    async fn was_it_us(&self, bucket: &str, key: &str, body: &Frozen, error: Error) -> Result<Stored, Error> {
+    async fn was_it_us(&self, bucket: &str, key: &str, body: &Frozen) -> Result<Stored, Error> {
         let head = self.head_object(bucket, key, &GetOptions::default()).await;
         let Ok(head) = head else { return Err(Error::OutcomeUnknown) };
         let md5: [u8; 16] = Md5::digest(body).into();
@@ -61,7 +61,8 @@ impl Client {
         if etag.parts.is_none() && etag.md5 == md5 {
             return Ok(Stored { etag, checksums: head.object.checksums, served: head.served });
         }
-        Err(error)
+        // It failed, or somebody has replaced it since.
+        Err(Error::OutcomeUnknown)
     }
 
     pub(super) async fn put(

@@ -7,7 +7,7 @@
 //! | call | again? | because |
 //! |---|---|---|
 //! | GET, HEAD, LIST | yes | it changes nothing |
-//! | PUT or DELETE with `If-Match`, PUT with `If-None-Match: *` | yes | the second cannot undo what somebody else wrote after the first: then its condition does not hold. When it does not, the first may be the reason: a PUT looks at the object's ETag, and succeeds when it is that of its own bytes; a DELETE succeeds when the object is gone |
+//! | PUT or DELETE with `If-Match`, PUT with `If-None-Match: *` | yes | the second cannot undo what somebody else wrote after the first: then its condition does not hold. When it does not, the first may be the reason: a PUT looks at the object's ETag, succeeds when it is the MD5 of its own bytes, and is unknown else (as always where ETags are no MD5s); a DELETE succeeds when the object is gone |
 //! | PUT without a condition, or with `If-Match: *` | no, unless `RetryPolicy::overwrite` | between the two somebody else may have written, and been told so; the second would undo that. The caller gets [`super::Error::OutcomeUnknown`] |
 //! | DELETE without a condition | no, unless `RetryPolicy::overwrite` | the same: it would remove what somebody else wrote |
 //! | a push that broke before its last chunk was written | yes, whatever its condition | the gateway commits nothing before it has every byte |

@@ -1,4 +1,4 @@
-//! The kernels: the same three loops over vectors of four kinds.
+//! The kernels: the same three loops of the code over vectors of four kinds, and MD5 of many streams side by side.
 //!
 //! `unsafe` is allowed here because vector instructions need it: raw loads and stores, and instructions that exist only on some
 //! processors. Each kernel is a value that can only be made where its instructions exist.
@@ -8,6 +8,7 @@
 
 mod dispatch;
 mod generic;
+pub(crate) mod md5;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86;

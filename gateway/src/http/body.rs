@@ -19,6 +19,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tenfour_erasure::Md5;
 use tenfour_types::Scaled;
 use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
@@ -90,6 +91,7 @@ impl CheckedBody {
             slot: slot.clone(),
             expected,
             hashers,
+            md5: Md5::new(),
             pace: Pace::default(),
             done: false,
         };
@@ -107,6 +109,7 @@ struct State<B> {
     slot: Arc<Slot>,
     expected: Expected,
     hashers: Option<Hashers>,
+    md5: Md5,
     pace: Pace,
     done: bool,
 }
@@ -155,6 +158,9 @@ where
             self.left = left.ok_or_else(|| SourceError::Malformed("the request body is too long".into()))?;
             if let Some(hashers) = &mut self.hashers {
                 hashers.update(&data);
+                if self.expected.md5.is_some() {
+                    self.md5.update(&data);
+                }
             }
             return Ok(Some(data));
         }
@@ -162,8 +168,8 @@ where
 
     fn verify(&mut self) -> Result<(), SourceError> {
         let Some(hashers) = self.hashers.take() else { return Ok(()) };
-        let (etag, checksums) = hashers.finish();
-        if self.expected.md5.is_some_and(|md5| md5 != etag.md5) {
+        let checksums = hashers.finish();
+        if self.expected.md5.is_some_and(|md5| md5 != self.md5.clone().finish()) {
             return Err(SourceError::Md5Mismatch);
         }
         match &self.expected.checksum {

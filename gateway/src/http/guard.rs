@@ -5,6 +5,7 @@
 //! among the signed ones; there is exactly one kind of signature, and it is one that is allowed; nobody is anonymous; the
 //! length of the body is known and bounded. Nothing here decides who may do what.
 
+use super::auth;
 use super::errors::{self, Refusal};
 use super::proof::{Proof, Rules, proof};
 use super::text::Query;
@@ -133,12 +134,27 @@ fn is_bytes(parts: &Parts, query: &Query, rules: &Rules) -> bool {
         && names_object(parts, rules)
 }
 
+/// Says what a bucket's name looks like when that in the path is none: the library's own refusal has no text.
+pub fn bucket_name(parts: &Parts, rules: &Rules) -> Result<(), Refusal> {
+    let path = parts.uri.path().trim_start_matches('/');
+    let name = path.split_once('/').map_or(path, |(name, _)| name);
+    if name.is_empty() || name.contains('%') || host_is_bucket(parts, rules) {
+        return Ok(());
+    }
+    auth::bucket_name(name).map(drop)
+}
+
+/// Whether the bucket is part of the host's name.
+fn host_is_bucket(parts: &Parts, rules: &Rules) -> bool {
+    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let below = |domain: &String| host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.ends_with('.'));
+    rules.domain.as_ref().is_some_and(below)
+}
+
 /// Whether the path, with the host, names a key.
 fn names_object(parts: &Parts, rules: &Rules) -> bool {
     let path = parts.uri.path().trim_start_matches('/');
-    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let below = |domain: &String| host.strip_suffix(domain.as_str()).is_some_and(|rest| rest.ends_with('.'));
-    if rules.domain.as_ref().is_some_and(below) {
+    if host_is_bucket(parts, rules) {
         return !path.is_empty();
     }
     path.split_once('/').is_some_and(|(_, key)| !key.is_empty())

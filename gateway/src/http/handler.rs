@@ -7,6 +7,7 @@ use super::connection::ServeError;
 use super::errors::{Refusal, s3};
 use super::expect::Expected;
 use super::guard::{self, Admitted, FORM_BYTES_MAX, XML_BYTES_MAX};
+use super::headers::TRANSPORT;
 use super::payload::{Drained, Parcel};
 use super::proof::{CLOCK_SKEW_MAX_SECONDS, Proof, Rules};
 use super::room::Room;
@@ -92,7 +93,12 @@ impl<B: Backend> Handler<B> {
         let (parts, body) = request.into_parts();
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
         let drained = Drained::new(AtomicBool::new(body.is_end_stream()));
-        let mut response = match guard::admit(&parts, &self.rules) {
+        let admitted = guard::admit(&parts, &self.rules);
+        let admitted = admitted.and_then(|admitted| {
+            guard::bucket_name(&parts, &self.rules)?;
+            Ok(admitted)
+        });
+        let mut response = match admitted {
             Ok(admitted) => self.pass_on(parts, body, admitted, &id, &drained).await?,
             Err(refusal) => refuse(refusal, &id)?,
         };
@@ -106,14 +112,17 @@ impl<B: Backend> Handler<B> {
         if response.extensions_mut().remove::<Partial>().is_some() {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         }
+        let status = response.status().as_u16();
         let headers = response.headers_mut();
         if let Ok(id) = HeaderValue::from_str(&id) {
             headers.insert(REQUEST_ID, id);
         }
         headers.insert(SERVER, HeaderValue::from_static("tenfour"));
+        let transport = headers.entry(TRANSPORT).or_insert(HeaderValue::from_static("http")).to_str();
+        let transport = transport.unwrap_or_default();
         debug!(
             target: "tenfour_gateway::access",
-            %peer, %method, path, status = response.status().as_u16(), id, first_byte_us = begun.elapsed().as_micros(),
+            %peer, %method, path, transport, status, id, first_byte_us = begun.elapsed().as_micros(),
         );
         Ok(response)
     }

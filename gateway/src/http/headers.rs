@@ -4,6 +4,7 @@ use super::errors::{self, Refusal, not_implemented};
 use super::expect::print;
 use crate::ops::checksum::header as checksum_header;
 use crate::ops::headers::{USER, check_size, is_kept};
+use crate::transport::Transports;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use s3s::S3ErrorCode;
@@ -17,6 +18,24 @@ const DEFAULT_TYPE: &str = "binary/octet-stream";
 
 const HTTP_DATE: &[BorrowedFormatItem<'_>] =
     format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+
+/// Says by which door a request came, and what carried the shards that it moved: `http` or `http; fabric=shm,tcp`.
+pub const TRANSPORT: HeaderName = HeaderName::from_static("x-tenfour-transport");
+
+/// The header for shards that went by these transports; a request that moved none has the door's name alone.
+pub fn transport(transports: Transports) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some(value) = transport_value(transports) {
+        headers.insert(TRANSPORT, value);
+    }
+    headers
+}
+
+/// As in [`transport`]; `None` when no shard was moved.
+pub fn transport_value(transports: Transports) -> Option<HeaderValue> {
+    let text = (!transports.is_empty()).then(|| format!("http; fabric={transports}"))?;
+    HeaderValue::from_str(&text).ok()
+}
 
 /// What is kept of a request's headers.
 pub fn kept(headers: &HeaderMap) -> Result<Headers, Refusal> {

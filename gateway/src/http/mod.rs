@@ -12,6 +12,8 @@ mod chunked;
 mod connection;
 mod errors;
 mod expect;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod guard;
 mod handler;
 mod headers;

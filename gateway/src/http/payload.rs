@@ -1,5 +1,5 @@
 //! The bytes of a PUT or a part as a [`Source`]: takes the framing off, copies each byte once into the pipeline's buffer,
-//! hashes it there while it is warm, and at the end holds it against everything that the client said of it.
+//! computes there what checksums are wanted, and at the end holds it against everything that the client said of it.
 //!
 //! Invariant: `finish` succeeds only when exactly the announced bytes came, every signature, digest and checksum that the
 //! request names was right, and the body ended where it should.
@@ -11,7 +11,7 @@ use super::guard::{Framing, Payload};
 use super::proof::HeaderV4;
 use crate::ops::checksum::{Hashers, name};
 use crate::ops::pace::Pace;
-use crate::transfer::{Source, SourceError, Summary};
+use crate::transfer::{Digested, Source, SourceError, Summary};
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use sha2::{Digest as _, Sha256};
@@ -157,10 +157,10 @@ where
         }
     }
 
-    fn verify_hashes(&mut self) -> Result<Summary, SourceError> {
+    fn verify_hashes(&mut self, digested: Digested) -> Result<Summary, SourceError> {
         let hashers = self.hashers.take().ok_or_else(|| SourceError::Malformed("finished twice".into()))?;
-        let (etag, checksums) = hashers.finish();
-        if self.expected.md5.is_some_and(|md5| md5 != etag.md5) {
+        let checksums = hashers.finish();
+        if self.expected.md5.is_some() && self.expected.md5 != digested.md5 {
             return Err(SourceError::Md5Mismatch);
         }
         if let Some((sha256, expected)) = self.sha256.take()
@@ -175,7 +175,7 @@ where
             let trailers = self.framing.as_ref().map(Decoder::trailers).unwrap_or_default();
             compare(&verify_trailer(kind, trailers)?, &checksums)?;
         }
-        Ok(Summary { etag, checksums })
+        Ok(Summary { etag: digested.etag, checksums })
     }
 }
 
@@ -230,14 +230,18 @@ where
         Ok(filled.len())
     }
 
-    async fn finish(&mut self) -> Result<Summary, SourceError> {
+    fn wants_md5(&self) -> bool {
+        self.expected.md5.is_some()
+    }
+
+    async fn finish(&mut self, digested: Digested) -> Result<Summary, SourceError> {
         if self.passed != self.size {
             return Err(SourceError::Truncated);
         }
         if self.data().await? > 0 {
             return Err(SourceError::TooLong);
         }
-        self.verify_hashes()
+        self.verify_hashes(digested)
     }
 }
 
@@ -251,6 +255,9 @@ mod tests {
     use hyper::HeaderMap;
     use hyper::body::Frame;
     use std::time::Duration;
+    use tenfour_types::ETag;
+
+    const ETAG: ETag = ETag { md5: [7; 16], parts: Some(1) };
 
     type Part = Result<Frame<Bytes>, std::io::Error>;
 
@@ -272,7 +279,8 @@ mod tests {
                 read => all.extend_from_slice(&buffer[..read]),
             }
         }
-        let summary = source.finish().await?;
+        let md5 = Some(md5::Md5::digest(&all).into());
+        let summary = source.finish(Digested { etag: ETAG, md5 }).await?;
         Ok((all, summary))
     }
 
@@ -298,7 +306,7 @@ mod tests {
         );
         let (bytes, summary) = drain(source).await.unwrap();
         assert_eq!(bytes, b"hello world");
-        assert_eq!(summary.etag.to_string(), "5eb63bbbe01eeed093cb22bb8f5acdc3");
+        assert_eq!(summary.etag, ETAG);
         assert_eq!(summary.checksums.len(), 2);
     }
 

@@ -63,7 +63,7 @@ impl S3Route for Unranged {
 }
 
 /// The URI without a signature.
-fn unsigned(uri: &Uri) -> Option<Uri> {
+pub fn unsigned(uri: &Uri) -> Option<Uri> {
     let is_signature = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
         let name = percent_decode(name, true).unwrap_or_default();

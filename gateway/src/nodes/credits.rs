@@ -11,7 +11,7 @@ use super::{Failure, Inbox};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use tenfour_rdma::{Frozen, Remote};
+use tenfour_rdma::{Frozen, Provider, Remote};
 use tenfour_types::NodeId;
 use tokio::sync::oneshot;
 
@@ -186,6 +186,11 @@ impl Table {
 }
 
 impl Credit {
+    /// What the record will go by.
+    pub(crate) fn provider(&self) -> Provider {
+        self.link.provider()
+    }
+
     /// Writes a record into the slot. The answer, or the failure, comes to the inbox under `tag`; an error is one of posting.
     pub(crate) fn post(
         mut self,

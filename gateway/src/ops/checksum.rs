@@ -1,12 +1,13 @@
-//! The checksums of object bytes: MD5 for the ETag and the five kinds that S3 knows, computed while the bytes are warm.
+//! The checksums of object bytes: the five kinds that S3 knows, computed while the bytes are warm, and the ETags of what was
+//! uploaded in parts.
 //!
 //! Nothing here knows where the bytes come from. Each kind that is wanted costs one pass and no more: nothing is computed
 //! that was neither asked for nor has to be kept.
 
 use crc_fast::CrcAlgorithm;
-use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
+use tenfour_erasure::Md5;
 use tenfour_types::{Checksum, ChecksumKind, ETag};
 
 /// All kinds, in the order in which answers name them.
@@ -112,28 +113,25 @@ impl Hasher {
     }
 }
 
-/// The MD5 of all bytes and every checksum that is wanted of them.
+/// Every checksum that is wanted of some bytes.
 pub struct Hashers {
-    md5: Md5,
     wanted: Vec<Hasher>,
 }
 
 impl Hashers {
     /// Of no bytes yet.
     pub fn new(kinds: impl IntoIterator<Item = ChecksumKind>) -> Self {
-        Self { md5: Md5::new(), wanted: kinds.into_iter().map(Hasher::new).collect() }
+        Self { wanted: kinds.into_iter().map(Hasher::new).collect() }
     }
 
     /// The next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.md5.update(bytes);
         self.wanted.iter_mut().for_each(|hasher| hasher.update(bytes));
     }
 
-    /// The ETag and the checksums.
-    pub fn finish(self) -> (ETag, Vec<Checksum>) {
-        let etag = ETag { md5: self.md5.finalize().into(), parts: None };
-        (etag, self.wanted.into_iter().map(Hasher::finish).collect())
+    /// The checksums.
+    pub fn finish(self) -> Vec<Checksum> {
+        self.wanted.into_iter().map(Hasher::finish).collect()
     }
 }
 
@@ -142,10 +140,10 @@ pub fn multipart_etag(parts: impl IntoIterator<Item = ETag>) -> ETag {
     let mut md5 = Md5::new();
     let mut count = 0;
     for part in parts {
-        md5.update(part.md5);
+        md5.update(&part.md5);
         count += 1;
     }
-    ETag { md5: md5.finalize().into(), parts: Some(count) }
+    ETag { md5: md5.finish(), parts: Some(count) }
 }
 
 /// The checksum of a multipart object from those of its parts, each with its length; `None` when one is missing.
@@ -215,11 +213,7 @@ mod tests {
 
     #[test]
     fn the_multipart_etag_is_the_md5_of_md5s() {
-        let of = |bytes: &[u8]| {
-            let mut hashers = Hashers::new([]);
-            hashers.update(bytes);
-            hashers.finish().0
-        };
+        let of = |bytes: &[u8]| ETag { md5: md5::Md5::digest(bytes).into(), parts: None };
         // Computed with Python's hashlib.
         let etag = multipart_etag([of(b"a"), of(b"b")]);
         assert_eq!(etag.to_string(), "96e024ba2074fe77e8e965ba43a704be-2");

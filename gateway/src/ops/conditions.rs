@@ -21,10 +21,11 @@ impl Tag {
     }
 }
 
-/// Reads an ETag without its quotes: 32 hexadecimal digits and, of a multipart object, `-` and the number of parts.
+/// Reads an ETag without its quotes: 32 hexadecimal digits and, of a multipart object, `-` and the number of parts, as we write it.
 pub fn parse_etag(text: &str) -> Option<ETag> {
+    let as_written = |parts: &str| parts.parse().ok().filter(|_| !parts.starts_with(['0', '+']));
     let (digits, parts) = match text.split_once('-') {
-        Some((digits, parts)) => (digits, Some(parts.parse().ok().filter(|parts| *parts > 0)?)),
+        Some((digits, parts)) => (digits, Some(as_written(parts)?)),
         None => (text, None),
     };
     let mut md5 = [0; 16];
@@ -191,7 +192,8 @@ mod tests {
         let text = "ab".repeat(16);
         assert_eq!(parse_etag(&text), Some(ETag { md5: [0xab; 16], parts: None }));
         assert_eq!(parse_etag(&format!("{text}-12")), Some(ETag { md5: [0xab; 16], parts: Some(12) }));
-        for bad in ["", "ab", "zz", &format!("{text}-"), &format!("{text}-0"), &format!("{text}x")] {
+        let endings = ["-", "-0", "-01", "-+1", "x"].map(|ending| format!("{text}{ending}"));
+        for bad in ["", "ab", "zz"].into_iter().chain(endings.iter().map(String::as_str)) {
             assert_eq!(parse_etag(bad), None, "{bad}");
         }
     }

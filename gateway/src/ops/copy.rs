@@ -12,7 +12,7 @@ use super::conditions::{Conditions, Verdict};
 use super::requester::Wants;
 use super::{Backend, OpError};
 use crate::transfer::{
-    Destination, ReadError, Sink, Source, SourceError, Stored, Summary, Wanted, WriteError,
+    Destination, Digested, ReadError, Sink, Source, SourceError, Stored, Summary, Wanted, WriteError,
 };
 use bytes::Bytes;
 use std::time::Duration;
@@ -106,7 +106,10 @@ where
     let mut source = Relay::new(reading.body, end - first, target.kept);
     source.gather(STRIPE_DATA_BYTES_MAX).await?;
     match backend.put(wants, target.destination, &mut source).await {
-        Ok(stored) => Ok(stored),
+        Ok(mut stored) => {
+            stored.transports.extend(reading.transports);
+            Ok(stored)
+        }
         Err(WriteError::Source(error)) => {
             Err(source.failure.map_or(WriteError::Source(error).into(), OpError::Read))
         }
@@ -169,13 +172,12 @@ impl<S: Sink> Source for Relay<S> {
         Ok(filled.len())
     }
 
-    async fn finish(&mut self) -> Result<Summary, SourceError> {
+    async fn finish(&mut self, digested: Digested) -> Result<Summary, SourceError> {
         if self.passed != self.size {
             return Err(SourceError::Truncated);
         }
         let hashers = self.hashers.take().ok_or_else(|| SourceError::Malformed("finished twice".into()))?;
-        let (etag, checksums) = hashers.finish();
-        Ok(Summary { etag, checksums })
+        Ok(Summary { etag: digested.etag, checksums: hashers.finish() })
     }
 }
 
@@ -195,7 +197,10 @@ mod tests {
         let (mut all, mut buffer) = (Vec::new(), [0; 3]);
         loop {
             match relay.read(&mut buffer).await? {
-                0 => return relay.finish().await.map(|_| all),
+                0 => {
+                    let etag = tenfour_types::ETag { md5: [0; 16], parts: None };
+                    return relay.finish(Digested { etag, md5: None }).await.map(|_| all);
+                }
                 read => all.extend_from_slice(&buffer[..read]),
             }
         }

@@ -277,7 +277,8 @@ mod tests {
     fn part(number: u32, bytes: &[u8], size: u64) -> Part {
         let mut hashers = Hashers::new([ChecksumKind::Crc64Nvme, ChecksumKind::Sha1]);
         hashers.update(bytes);
-        let (etag, checksums) = hashers.finish();
+        let checksums = hashers.finish();
+        let etag = ETag { md5: <md5::Md5 as sha2::Digest>::digest(bytes).into(), parts: None };
         let version = CommandId { lease: LeaseId(1), sequence: u64::from(number) };
         Part { number, version, size, etag, checksums, modified_ms: 0, extents: Vec::new() }
     }

@@ -14,7 +14,7 @@ use crate::ops::Backend;
 use crate::ops::checksum::{Hashers, name};
 use crate::ops::pace::Pace;
 use crate::ops::refusal::Refusal;
-use crate::transfer::{Source, SourceError, Summary, WriteError};
+use crate::transfer::{Digested, Source, SourceError, Summary, WriteError};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
@@ -298,7 +298,11 @@ impl<B: Backend> Source for Body<'_, B> {
         Ok(arrived.len())
     }
 
-    async fn finish(&mut self) -> Result<Summary, SourceError> {
+    fn wants_md5(&self) -> bool {
+        self.expected.md5.is_some()
+    }
+
+    async fn finish(&mut self, digested: Digested) -> Result<Summary, SourceError> {
         let hashers = self.hashers.take().ok_or_else(|| SourceError::Malformed("finished twice".into()))?;
         if self.passed != self.size {
             return Err(SourceError::Truncated);
@@ -306,13 +310,13 @@ impl<B: Backend> Source for Body<'_, B> {
         if self.digest.finalize() != blake3::Hash::from_bytes(self.expected.digest) {
             return Err(SourceError::SignatureMismatch);
         }
-        let (etag, checksums) = hashers.finish();
-        if self.expected.md5.is_some_and(|md5| md5 != etag.md5) {
+        let checksums = hashers.finish();
+        if self.expected.md5.is_some() && self.expected.md5 != digested.md5 {
             return Err(SourceError::Md5Mismatch);
         }
         match &self.expected.checksum {
             Some(given) if !checksums.contains(given) => Err(SourceError::ChecksumMismatch(name(given.kind))),
-            _ => Ok(Summary { etag, checksums }),
+            _ => Ok(Summary { etag: digested.etag, checksums }),
         }
     }
 }

@@ -92,7 +92,6 @@ impl<B: Backend> RdmaServer<B> {
         let shared = Arc::new(Shared {
             backend,
             users: Users::new(share_of(memory.shared.pool())),
-            fabric: config.fabric.clone(),
             silence_max: config.silence_max,
             stop_within: config.stop_within,
         });

@@ -47,8 +47,6 @@ pub struct RdmaConfig {
     pub strangers_max: usize,
     /// Longest silence of a client that owes bytes; 15 s by default.
     pub silence_max: Duration,
-    /// What carries shards between this gateway and the nodes, as answers tell it.
-    pub fabric: String,
     /// How long running requests may take to finish after a stop; 20 s by default.
     pub stop_within: Duration,
     /// Times of the fabric.
@@ -66,7 +64,6 @@ impl RdmaConfig {
             connections_max: 512,
             strangers_max: 32,
             silence_max: Duration::from_secs(15),
-            fabric: String::new(),
             stop_within: Duration::from_secs(20),
             tunables: Tunables::default(),
         }

@@ -133,10 +133,10 @@ impl<B: Backend> Context<B> {
         &self,
         wants: &Wants,
         key: &str,
-        read: Read,
-        into: Option<Remote>,
+        (read, into): (Read, Option<Remote>),
+        asked: &mut Asked,
     ) -> (Result<Answer, Refusal>, Last) {
-        match self.read_into(wants, key, read, into).await {
+        match self.read_into(wants, key, (read, into), asked).await {
             Ok((answer, last)) => (Ok(answer), last),
             Err(refusal) => (Err(refusal), None),
         }
@@ -146,8 +146,8 @@ impl<B: Backend> Context<B> {
         &self,
         wants: &Wants,
         key: &str,
-        read: Read,
-        into: Option<Remote>,
+        (read, into): (Read, Option<Remote>),
+        with: &mut Asked,
     ) -> Result<(Answer, Last), Refusal> {
         let key = object_key(key)?;
         let asked = asked(read)?;
@@ -157,7 +157,8 @@ impl<B: Backend> Context<B> {
             }
             Opened::Reading(wanted, reading) => (wanted, reading),
         };
-        let Reading { manifest, parts, range, mut body } = reading;
+        let Reading { manifest, parts, range, transports, mut body } = reading;
+        with.transports = transports;
         let bytes = range.1 - range.0;
         let room = into.map_or(0, |into| u64::from(into.bytes));
         if bytes > room {
@@ -211,7 +212,9 @@ impl<B: Backend> Context<B> {
         if stored.is_err() {
             body.settle().await;
         }
+        drop(body);
         let stored = stored?;
+        asked.transports = stored.transports;
         Ok(Answer::Stored { etag: stored.summary.etag, checksums: stored.summary.checksums })
     }
 

@@ -14,6 +14,7 @@ use super::users::{Member, Users};
 use crate::ops::Backend;
 use crate::ops::refusal::{Refusal, Retry, slow_down};
 use crate::ops::requester::Requester;
+use crate::transport::Transports;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -40,7 +41,6 @@ const FAREWELL: Duration = Duration::from_millis(200);
 pub(super) struct Shared<B> {
     pub(super) backend: B,
     pub(super) users: Users,
-    pub(super) fabric: String,
     pub(super) silence_max: Duration,
     pub(super) stop_within: Duration,
 }
@@ -246,15 +246,15 @@ impl<B: Backend> Session<B> {
         let is_stopping = self.is_stopping;
         let task = async move {
             let Ok(permit) = context.member.requests.clone().try_acquire_owned() else {
-                return context.finish(id, arrived, Err(slow_down()), None).await;
+                return context.finish(Asked::refused(id, arrived), Err(slow_down()), None).await;
             };
             if is_stopping {
-                return context.finish(id, arrived, Err(stops()), None).await;
+                return context.finish(Asked::refused(id, arrived), Err(stops()), None).await;
             }
-            let mut asked = Asked { id, arrived, following };
+            let mut asked = Asked { following, ..Asked::refused(id, arrived) };
             let (result, last) = context.answer(request, &mut asked).await;
             drop(permit);
-            context.finish(id, asked.arrived, result, last).await;
+            context.finish(asked, result, last).await;
         };
         self.tasks.spawn(task);
         Ok(())
@@ -287,6 +287,14 @@ pub(super) struct Asked {
     pub(super) id: u32,
     pub(super) arrived: Option<Arrived>,
     pub(super) following: Option<mpsc::Receiver<Following>>,
+    /// What carried its shards.
+    pub(super) transports: Transports,
+}
+
+impl Asked {
+    fn refused(id: u32, arrived: Option<Arrived>) -> Self {
+        Self { id, arrived, following: None, transports: Transports::default() }
+    }
 }
 
 /// The last bytes of a GET, to be posted in one step with the answer.
@@ -300,7 +308,7 @@ impl<B: Backend> Context<B> {
             Err(refusal) => return (Err(refusal), None),
         };
         let result = match operation {
-            Operation::Get { read, into } => return self.get(&wants, &key, read, into).await,
+            Operation::Get { read, into } => return self.get(&wants, &key, (read, into), asked).await,
             Operation::Head(read) => self.head(&wants, &key, read).await,
             Operation::Put { headers, precondition, content } => {
                 self.put(&wants, &key, (headers, precondition), content, asked).await
@@ -326,9 +334,10 @@ impl<B: Backend> Context<B> {
     }
 
     /// Answers a request, and grants its slot anew.
-    async fn finish(&self, id: u32, arrived: Option<Arrived>, result: Result<Answer, Refusal>, last: Last) {
+    async fn finish(&self, asked: Asked, result: Result<Answer, Refusal>, last: Last) {
+        let Asked { id, arrived, transports, .. } = asked;
         let slot = arrived.and_then(|arrived| self.slots.grant_again(arrived.index, arrived.buffer));
-        let fabric = self.shared.fabric.clone();
+        let fabric = transports.to_string();
         let reply = ToClient::Reply { id, slot, fabric, result: result.map_err(native::Refusal::from) };
         self.running.lock().remove(&id);
         let sent = match last {

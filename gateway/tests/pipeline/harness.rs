@@ -4,18 +4,19 @@
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 use tenfour_gateway::transfer::{
-    AccessError, Authorise, Destination, ReadError, Sink, Source, SourceError, Stored, Summary, Wanted,
-    WriteError,
+    AccessError, Authorise, Destination, Digested, ReadError, Sink, Source, SourceError, Stored, Summary,
+    Wanted, WriteError,
 };
 use tenfour_gateway::{Gateway, GatewayConfig};
 use tenfour_metadata::api::{Bucket, ClusterCommand, Config, IndexAnswer, IndexQuery, Precondition, User};
 use tenfour_metadata::{Metadata, MetadataConfig, MetadataServer, MetadataServerConfig};
 use tenfour_node::disk::{Faults, FaultyDisk};
 use tenfour_node::{Node, NodeConfig, TargetConfig};
-use tenfour_rdma::{ClusterKey, Endpoint, Fabric, Provider};
-use tenfour_types::{BucketName, ClusterId, ETag, Headers, NodeId, ObjectKey, StripeRow, TargetId};
+use tenfour_rdma::{Advertised, ClusterKey, Endpoint, Fabric, Provider};
+use tenfour_types::{BucketName, ClusterId, Headers, NodeId, ObjectKey, StripeRow, TargetId};
 
 const CLUSTER: ClusterId = ClusterId(*b"pipeline cluster");
 /// Longer than any test: nodes send no heartbeats here, and what is tested is what the gateway notices by itself.
@@ -34,12 +35,28 @@ pub struct Cluster {
     peers: Vec<SocketAddr>,
     metadata: Metadata,
     _servers: Vec<MetadataServer>,
+    hybrid: bool,
     pub nodes: BTreeMap<u32, Node>,
     pub disks: BTreeMap<u32, FaultyDisk>,
 }
 
 impl Cluster {
+    /// Nodes over shared memory.
     pub async fn start(nodes: u32, replicas: u64) -> Self {
+        Self::start_as(nodes, replicas, false, |_, endpoints| endpoints).await
+    }
+
+    /// Nodes over shared memory and TCP; `register` says what the map is told of a node's endpoints.
+    pub async fn start_hybrid(nodes: u32, register: impl Fn(u32, Vec<String>) -> Vec<String>) -> Self {
+        Self::start_as(nodes, 1, true, register).await
+    }
+
+    async fn start_as(
+        nodes: u32,
+        replicas: u64,
+        hybrid: bool,
+        register: impl Fn(u32, Vec<String>) -> Vec<String>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let peers: BTreeMap<u64, SocketAddr> = (1..=replicas).map(|id| (id, free_address())).collect();
         let servers = futures::future::join_all((1..=replicas).map(|id| {
@@ -69,15 +86,18 @@ impl Cluster {
             peers,
             metadata,
             _servers: servers,
+            hybrid,
             nodes: BTreeMap::new(),
             disks: BTreeMap::new(),
         };
         for id in 0..nodes {
             cluster.disks.insert(id, FaultyDisk::new(&cluster.folder.path().join(format!("index-{id}"))));
             cluster.start_node(id).await;
+            let endpoints = cluster.nodes[&id].endpoints().iter();
+            let endpoints = endpoints.map(|at| Advertised::by_this_process(at.clone()).to_string()).collect();
             let command = ClusterCommand::RegisterNode {
                 node: NodeId(id),
-                endpoints: vec![cluster.endpoint(id).to_string()],
+                endpoints: register(id, endpoints),
                 rack: format!("rack-{}", id % 3),
                 targets: vec![(TargetId(id), 1)],
             };
@@ -93,13 +113,17 @@ impl Cluster {
         self.metadata.cluster(command).await.unwrap().unwrap();
     }
 
-    fn endpoint(&self, id: u32) -> Endpoint {
-        Endpoint::Shm(self.folder.path().join(format!("node-{id}.sock")))
+    /// The socket of a node.
+    pub fn socket(&self, id: u32) -> PathBuf {
+        self.folder.path().join(format!("node-{id}.sock"))
     }
 
     pub async fn start_node(&mut self, id: u32) {
         let mut config = NodeConfig::new(CLUSTER, key(), NodeId(id));
-        config.fabric = vec![self.endpoint(id).into()];
+        config.fabric = vec![Endpoint::Shm(self.socket(id)).into()];
+        if self.hybrid {
+            config.fabric.push(Endpoint::Tcp("127.0.0.1:0".parse().unwrap()).into());
+        }
         config.targets = vec![TargetConfig {
             id: TargetId(id),
             folder: self.folder.path().to_owned(),
@@ -189,12 +213,13 @@ pub struct Body {
     at_a_time: usize,
     pub pause: Option<Duration>,
     pub verdict: Result<(), SourceError>,
+    pub md5: Option<[u8; 16]>,
 }
 
 impl Body {
     pub fn new(bytes: impl Into<Bytes>) -> Self {
         let rest = bytes.into();
-        Self { size: rest.len() as u64, rest, at_a_time: 100_000, pause: None, verdict: Ok(()) }
+        Self { size: rest.len() as u64, rest, at_a_time: 100_000, pause: None, verdict: Ok(()), md5: None }
     }
 
     /// Announces more than it sends.
@@ -218,9 +243,16 @@ impl Source for Body {
         Ok(piece.len())
     }
 
-    async fn finish(&mut self) -> Result<Summary, SourceError> {
+    fn wants_md5(&self) -> bool {
+        self.md5.is_some()
+    }
+
+    async fn finish(&mut self, digested: Digested) -> Result<Summary, SourceError> {
         self.verdict.clone()?;
-        Ok(Summary { etag: ETag { md5: [1; 16], parts: None }, checksums: Vec::new() })
+        if self.md5.is_some() && self.md5 != digested.md5 {
+            return Err(SourceError::Md5Mismatch);
+        }
+        Ok(Summary { etag: digested.etag, checksums: Vec::new() })
     }
 }
 

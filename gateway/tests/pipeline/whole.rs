@@ -1,9 +1,11 @@
 //! While everything works: sizes, ranges, memory, what is counted, what is refused.
 
 use crate::harness::{Body, Cluster, Root, assert_same, object, pattern, put, read, round_trip};
+use md5::{Digest as _, Md5};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tenfour_gateway::transfer::{Destination, ReadError, SourceError, Wanted, WriteError};
+use tenfour_gateway::{EtagKind, GatewayConfig};
 use tenfour_metadata::api::{Bucket, IndexCommand, Precondition};
 use tenfour_types::{CommandId, ETag, Headers, Manifest, ObjectKey, PartRef, UploadId};
 
@@ -22,6 +24,66 @@ async fn objects_of_every_size_read_back_and_are_on_fourteen_disks() {
     assert!(rows.iter().all(|row| row.overrides.is_empty()));
     assert_eq!(gateway.verify(&rows).await, vec![14; rows.len()]);
     assert_eq!(cluster.shards(), 14 * rows.len() as u64);
+    gateway.shutdown().await;
+}
+
+fn md5(bytes: &[u8]) -> [u8; 16] {
+    Md5::digest(bytes).into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_etag_is_the_md5_also_of_many_objects_at_once() {
+    let cluster = Cluster::start(14, 1).await;
+    let gateway = cluster.gateway().await;
+    let sizes = [0, 1, 64 << 10, (64 << 10) + 1, MIB + 7, 10 * MIB, 10 * MIB + 1, 33 * MIB + 333];
+    let puts = sizes.iter().chain(&sizes).enumerate().map(|(seed, bytes)| {
+        let (gateway, body) = (gateway.clone(), pattern(seed as u64, *bytes));
+        tokio::spawn(async move {
+            let expected = ETag { md5: md5(&body), parts: None };
+            let stored = put(&gateway, &format!("object-{seed}"), body).await.unwrap();
+            assert_eq!(stored.summary.etag, expected);
+        })
+    });
+    for put in puts.collect::<Vec<_>>() {
+        put.await.unwrap();
+    }
+    let hashed = gateway.counters().hash_bytes.load(Ordering::Relaxed);
+    let side_by_side = sizes.iter().filter(|bytes| **bytes > 64 << 10).sum::<usize>();
+    assert_eq!(hashed, 2 * side_by_side as u64);
+    gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fast_etag_is_of_the_bytes_and_no_md5_and_a_given_md5_is_verified_all_the_same() {
+    let cluster = Cluster::start(14, 1).await;
+    let gateway =
+        cluster.gateway_with(GatewayConfig { etag: EtagKind::Fast, ..cluster.gateway_config() }).await;
+    let mut seen = std::collections::BTreeSet::new();
+    for bytes in [0, 1, 2, 5000, 12 * MIB, 12 * MIB + 1] {
+        let body = pattern(3, bytes);
+        let first = put(&gateway, "object", body.clone()).await.unwrap().summary.etag;
+        assert_eq!(
+            put(&gateway, "object", body.clone()).await.unwrap().summary.etag,
+            first,
+            "of the same bytes"
+        );
+        assert!(first.to_string().ends_with("-1") && first.md5 != md5(&body), "{first}");
+        assert!(seen.insert(first.to_string()), "{bytes} bytes");
+        if let Some(last) = bytes.checked_sub(1) {
+            let mut other = body.clone();
+            other[last] ^= 1;
+            let other = put(&gateway, "object", other).await.unwrap().summary.etag;
+            assert!(seen.insert(other.to_string()), "the last of {bytes} bytes is another");
+        }
+        let given = |md5| {
+            let mut source = Body::new(body.clone());
+            source.md5 = Some(md5);
+            source
+        };
+        gateway.put(&Root, object("object"), &mut given(md5(&body))).await.unwrap();
+        let wrong = gateway.put(&Root, object("object"), &mut given([0; 16])).await;
+        assert!(matches!(wrong, Err(WriteError::Source(SourceError::Md5Mismatch))), "{wrong:?}");
+    }
     gateway.shutdown().await;
 }
 

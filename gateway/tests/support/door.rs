@@ -34,7 +34,6 @@ impl Door {
         let shm = Endpoint::Shm(folder.path().join("s3.sock"));
         let mut config =
             RdmaConfig::new(vec![shm.into(), "tcp:127.0.0.1:0".parse::<Endpoint>().unwrap().into()]);
-        "none, the model's".clone_into(&mut config.fabric);
         change(&mut config);
         let server = RdmaServer::bind(backend, config).await.unwrap();
         let [shm, tcp] = server.endpoints().try_into().unwrap();

@@ -1,14 +1,17 @@
 //! The reference model: what the gateway's front must make of requests, kept in memory in the plainest way.
 
 use bytes::Bytes;
+use md5::{Digest as _, Md5};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tenfour_gateway::ops::{Backend, OpError, Place};
 use tenfour_gateway::transfer::{
-    Authorise, Destination, ReadError, Reading, Sink, Source, SourceError, Stored, Wanted, WriteError,
+    Authorise, Destination, Digested, ReadError, Reading, Sink, Source, SourceError, Stored, Wanted,
+    WriteError,
 };
+use tenfour_gateway::transport::Transports;
 use tenfour_metadata::api::cluster::ClusterDone;
 use tenfour_metadata::api::index::IndexDone;
 use tenfour_metadata::api::{
@@ -122,6 +125,7 @@ impl Model {
     }
 
     /// Changes buckets and users, as an administrator would.
+    #[allow(dead_code, reason = "not every front is told of changes")]
     pub fn change(&self, change: impl FnOnce(&mut Config)) {
         self.state.lock().change(change);
     }
@@ -161,7 +165,7 @@ impl Model {
                 upload.parts.insert(number, (part, bytes.into()));
             }
         }
-        Ok(Stored { version, summary, modified_ms })
+        Ok(Stored { version, summary, modified_ms, transports: Transports::default() })
     }
 
     fn apply<F>(&self, bucket: &Bucket, command: F) -> Result<IndexDone, OpError>
@@ -270,7 +274,9 @@ impl Backend for Model {
                 read => bytes.extend_from_slice(&buffer[..read]),
             }
         }
-        let summary = source.finish().await?;
+        let md5: [u8; 16] = Md5::digest(&bytes).into();
+        let etag = ETag { md5, parts: None };
+        let summary = source.finish(Digested { etag, md5: Some(md5) }).await?;
         let stored = self.store(bucket, to, bytes, summary)?;
         self.puts.fetch_add(1, Ordering::Relaxed);
         self.hang().await;
@@ -290,7 +296,7 @@ impl Backend for Model {
         let bytes = object.bytes.slice(range.0 as usize..range.1 as usize);
         let body = ModelBody { bytes, breaks: key.as_str().ends_with(BREAKS) };
         let parts = object.parts.as_ref().map(|parts| parts.len() as u32);
-        Ok(Reading { manifest: object.manifest, parts, range, body })
+        Ok(Reading { manifest: object.manifest, parts, range, transports: Transports::default(), body })
     }
 
     async fn commit<F>(&self, who: &dyn Authorise, _: &ObjectKey, command: F) -> Result<IndexDone, OpError>

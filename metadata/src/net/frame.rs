@@ -185,7 +185,7 @@ impl FrameReader {
     }
 }
 
-fn take_frame(buffer: &mut BytesMut) -> io::Result<Option<Frame>> {
+pub(crate) fn take_frame(buffer: &mut BytesMut) -> io::Result<Option<Frame>> {
     let Some((length, _)) = buffer.split_first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
     let bytes = u32::from_le_bytes(*length) as usize;
     if !(HEAD_BYTES..=MESSAGE_BYTES_MAX).contains(&bytes) {

@@ -5,7 +5,7 @@
 //! its cluster, and a replica names its incarnation, so that neither another cluster nor a replica that lost its store is
 //! ever taken for ours.
 
-mod frame;
+pub(crate) mod frame;
 mod hello;
 mod link;
 mod outbox;

@@ -5,6 +5,8 @@
 //! [`TableError`](crate::table::TableError) means that the store is broken, and whatever the overlay holds must be thrown away.
 
 mod cluster;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod index;
 mod keys;
 mod rows;

@@ -22,9 +22,9 @@ const CRC_BYTES: usize = 4;
 
 /// What a group has to have at least.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Mark {
-    pub(super) vote: Option<Vote>,
-    pub(super) last: Option<u64>,
+pub(crate) struct Mark {
+    pub(crate) vote: Option<Vote>,
+    pub(crate) last: Option<u64>,
 }
 
 /// The file.
@@ -55,9 +55,7 @@ impl Marks {
             return Err(io::Error::other("the marks of all groups exceed a block"));
         }
         block.resize(BLOCK_BYTES, 0);
-        let crc = checksum(&[], &block[CRC_BYTES..]);
-        block[..CRC_BYTES].copy_from_slice(&crc);
-        self.file.write_all_at(&block, 0)
+        self.file.write_all_at(&sealed(&block), 0)
     }
 
     /// Before entries from `from` on are cut off.
@@ -87,7 +85,13 @@ impl Marks {
     }
 }
 
-fn decode(block: &[u8]) -> Option<BTreeMap<u16, Mark>> {
+/// The block with its checksum in its first bytes.
+pub(crate) fn sealed(block: &[u8]) -> Vec<u8> {
+    let rest = block.get(CRC_BYTES..).unwrap_or_default();
+    [&checksum(&[], rest)[..], rest].concat()
+}
+
+pub(crate) fn decode(block: &[u8]) -> Option<BTreeMap<u16, Mark>> {
     let (crc, rest) = block.split_first_chunk::<CRC_BYTES>()?;
     if *crc != checksum(&[], rest) {
         return None;

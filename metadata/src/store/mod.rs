@@ -12,7 +12,7 @@
 mod database;
 mod identity;
 mod log;
-mod mark;
+pub(crate) mod mark;
 mod newest;
 mod writer;
 

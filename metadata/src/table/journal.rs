@@ -53,7 +53,7 @@ fn newest(database: &Path) -> Result<Option<PathBuf>, TableError> {
 }
 
 /// Where the first batch begins that is not intact.
-fn intact_bytes(input: impl Read) -> Result<u64, TableError> {
+pub(crate) fn intact_bytes(input: impl Read) -> Result<u64, TableError> {
     let mut reader = Counted { input, at: 0 };
     let mut intact = 0;
     while let Some(()) = batch(&mut reader)? {

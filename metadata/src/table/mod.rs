@@ -8,7 +8,7 @@
 //! Nothing here knows what a row means, and nothing here looks at a clock.
 
 mod fjall;
-mod journal;
+pub(crate) mod journal;
 mod memory;
 mod overlay;
 mod sled;

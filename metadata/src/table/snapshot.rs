@@ -162,8 +162,7 @@ pub(super) fn read_snapshot(
         if length > CHUNK_BYTES_MAX {
             return Err(SnapshotError::Corrupt.into());
         }
-        chunk.resize(length, 0);
-        reader.fill(&mut chunk)?;
+        reader.chunk(length, &mut chunk)?;
         reader.check_hash()?;
         rows += take_chunk(&chunk, &mut last, take)?;
     }
@@ -186,6 +185,18 @@ impl Reader<'_> {
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), TableError> {
         self.fill_unhashed(bytes)?;
         self.hasher.update(bytes);
+        Ok(())
+    }
+
+    /// The next so many bytes. Memory grows with what comes, whatever was announced.
+    fn chunk(&mut self, length: usize, chunk: &mut Vec<u8>) -> Result<(), TableError> {
+        chunk.clear();
+        let read = Read::take(&mut self.input, length as u64).read_to_end(chunk)?;
+        if read < length {
+            return Err(SnapshotError::Corrupt.into());
+        }
+        self.bytes += length as u64;
+        self.hasher.update(chunk);
         Ok(())
     }
 

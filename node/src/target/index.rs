@@ -223,7 +223,7 @@ fn segment_key(number: u32) -> Vec<u8> {
 }
 
 impl Row {
-    fn to_bytes(self) -> Vec<u8> {
+    pub(super) fn to_bytes(self) -> Vec<u8> {
         let mut out = vec![VERSION];
         for number in [self.segment, self.offset, self.payload_bytes] {
             out.extend_from_slice(&number.to_le_bytes());
@@ -232,7 +232,7 @@ impl Row {
         out
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut fields = versioned(bytes)?;
         Some(Self {
             segment: u32::from_le_bytes(fields.take()?),
@@ -248,7 +248,7 @@ fn versioned(bytes: &[u8]) -> Option<Fields<'_>> {
     (*version == VERSION).then_some(Fields(body))
 }
 
-fn encode_position(target_life: u64, position: &Position) -> Vec<u8> {
+pub(super) fn encode_position(target_life: u64, position: &Position) -> Vec<u8> {
     let mut out = vec![VERSION];
     out.extend_from_slice(&target_life.to_le_bytes());
     out.extend_from_slice(&position.order.to_le_bytes());
@@ -257,7 +257,7 @@ fn encode_position(target_life: u64, position: &Position) -> Vec<u8> {
     out
 }
 
-fn decode_position(bytes: &[u8]) -> Option<(u64, Position)> {
+pub(super) fn decode_position(bytes: &[u8]) -> Option<(u64, Position)> {
     let mut fields = versioned(bytes)?;
     let life = u64::from_le_bytes(fields.take()?);
     let order = u64::from_le_bytes(fields.take()?);
@@ -266,7 +266,7 @@ fn decode_position(bytes: &[u8]) -> Option<(u64, Position)> {
 }
 
 impl Noted {
-    fn to_bytes(&self) -> Vec<u8> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         let Live { order, records, bytes } = self.live;
         let mut out = vec![VERSION];
         for number in [order, records, bytes].iter().chain(&self.buries_in) {
@@ -275,7 +275,7 @@ impl Noted {
         out
     }
 
-    fn from_bytes(segment: u32, bytes: &[u8]) -> Option<Self> {
+    pub(super) fn from_bytes(segment: u32, bytes: &[u8]) -> Option<Self> {
         let mut fields = versioned(bytes)?;
         let mut number = || fields.take().map(u64::from_le_bytes);
         let live = Live { order: number()?, records: number()?, bytes: number()? };

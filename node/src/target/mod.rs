@@ -8,6 +8,8 @@
 mod appender;
 mod commit;
 mod errors;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod index;
 mod maintenance;
 mod open;

@@ -47,7 +47,9 @@ pub fn file_name(number: u32) -> String {
 
 /// The number in a file's name.
 pub fn number_of(name: &str) -> Option<u32> {
-    name.strip_prefix(NAME).filter(|digits| digits.len() == 8)?.parse().ok()
+    let digits = name.strip_prefix(NAME).filter(|digits| digits.len() == 8)?;
+    // The parser of numbers would take a sign.
+    digits.bytes().all(|digit| digit.is_ascii_digit()).then(|| digits.parse().ok())?
 }
 
 /// Whether the name looks like a segment's.
@@ -145,5 +147,6 @@ mod tests {
         assert_eq!(number_of(&file_name(42)), Some(42));
         assert_eq!(number_of("segment-42"), None);
         assert_eq!(number_of("segment-0000004x"), None);
+        assert_eq!(number_of("segment-+0000042"), None);
     }
 }

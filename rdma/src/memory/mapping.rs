@@ -52,6 +52,23 @@ impl Mapping {
         }
     }
 
+    /// Prefers this NUMA node for pages that are not resident yet; pages of another are as correct, only slower.
+    #[cfg(feature = "verbs")]
+    pub(crate) fn prefer_node(&self, node: usize) {
+        const PREFERRED: libc::c_long = 1; // MPOL_PREFERRED of linux/mempolicy.h
+        let mut nodes = [0u64; 16];
+        let Some(word) = nodes.get_mut(node / 64) else { return };
+        *word = 1 << (node % 64);
+        let bits = nodes.len() * 64 + 1;
+        // SAFETY: the range is this mapping, the mask as long as it is said to be; a policy changes no contents.
+        let set = unsafe {
+            libc::syscall(libc::SYS_mbind, self.base.as_ptr(), self.bytes, PREFERRED, nodes.as_ptr(), bits, 0)
+        };
+        if set != 0 {
+            tracing::debug!(node, error = %io::Error::last_os_error(), "no choice of memory node");
+        }
+    }
+
     /// The first byte.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base

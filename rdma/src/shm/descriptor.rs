@@ -6,10 +6,10 @@
 //! ```
 
 /// Bytes of a descriptor.
-pub(super) const DESCRIPTOR_BYTES: usize = 40;
+pub(crate) const DESCRIPTOR_BYTES: usize = 40;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Descriptor {
+pub(crate) enum Descriptor {
     Write { key: u64, address: u64, bytes: u32, offset: u64, immediate: Option<u32> },
     Read { key: u64, address: u64, bytes: u32 },
     Send { bytes: u32 },
@@ -17,7 +17,7 @@ pub(super) enum Descriptor {
 
 impl Descriptor {
     /// What it takes in the ring, with its message.
-    pub(super) fn ring_bytes(self) -> u64 {
+    pub(crate) fn ring_bytes(self) -> u64 {
         let message = match self {
             Self::Send { bytes } => u64::from(bytes),
             Self::Write { .. } | Self::Read { .. } => 0,
@@ -25,7 +25,7 @@ impl Descriptor {
         DESCRIPTOR_BYTES as u64 + message.next_multiple_of(8)
     }
 
-    pub(super) fn encode(self) -> [u8; DESCRIPTOR_BYTES] {
+    pub(crate) fn encode(self) -> [u8; DESCRIPTOR_BYTES] {
         let (kind, flags, bytes, key, address, offset, word) = match self {
             Self::Write { key, address, bytes, offset, immediate } => {
                 (1, u8::from(immediate.is_some()), bytes, key, address, offset, immediate.unwrap_or(0))
@@ -45,7 +45,7 @@ impl Descriptor {
     }
 
     /// `None` for anything that `encode` does not make.
-    pub(super) fn decode(encoded: &[u8; DESCRIPTOR_BYTES]) -> Option<Self> {
+    pub(crate) fn decode(encoded: &[u8; DESCRIPTOR_BYTES]) -> Option<Self> {
         let [kind, flags, ..] = *encoded;
         let bytes = u32::from_le_bytes(*encoded.get(4..)?.first_chunk()?);
         let key = u64::from_le_bytes(*encoded.get(8..)?.first_chunk()?);

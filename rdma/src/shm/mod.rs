@@ -26,7 +26,7 @@
 
 mod bell;
 mod control;
-mod descriptor;
+pub(crate) mod descriptor;
 mod initiator;
 mod peer;
 mod reactor;

@@ -31,6 +31,7 @@ const CONNECTION_BYTES: usize = ((RECEIVE_SLOTS + SEND_SLOTS) * SLOT_BYTES).next
 const CONNECTIONS_A_CHUNK: usize = 8;
 /// Outstanding READs of one connection, each way, at most.
 const READS_MAX: i32 = 16;
+const SYSFS: &str = "/sys/class/infiniband";
 
 /// Whether this machine has a device at all; else the reason, in one line.
 pub(crate) fn available() -> Result<(), Unavailable> {
@@ -95,6 +96,13 @@ fn contexts() -> io::Result<Vec<Context>> {
     }
 }
 
+/// The NUMA node that a device is plugged into, where there are several.
+fn numa_node(device: &str) -> Option<usize> {
+    let node = std::fs::read_to_string(Path::new(SYSFS).join(device).join("device/numa_node")).ok()?;
+    // -1: there is only one.
+    node.trim().parse().ok()
+}
+
 /// One device as one domain uses it. Fields that hold what was made of others come first.
 pub(super) struct Device {
     pub(super) context: Context,
@@ -115,7 +123,7 @@ pub(super) struct Device {
 impl Device {
     fn open(context: Context, pool: Pool, spin: Duration) -> io::Result<Arc<Self>> {
         let attributes = context.attributes()?;
-        let is_software = !Path::new("/sys/class/infiniband").join(context.name()).join("device").exists();
+        let is_software = !Path::new(SYSFS).join(context.name()).join("device").exists();
         let windows = ibv_device_cap_flags::IBV_DEVICE_MEM_WINDOW_TYPE_2A
             | ibv_device_cap_flags::IBV_DEVICE_MEM_WINDOW_TYPE_2B;
         let narrowing = match attributes.device_cap_flags & windows.0 != 0 {
@@ -123,6 +131,9 @@ impl Device {
             true if is_software => Narrowing::WindowOnRegion,
             true => Narrowing::Window,
         };
+        if let Some(node) = numa_node(&context.name()) {
+            pool.mapping().prefer_node(node);
+        }
         let domain = Arc::new(ProtectionDomain::allocate(context)?);
         let memory = pool.mapping().base().as_ptr();
         // SAFETY: the pool's mapping outlives the region: `pool` is dropped after `region`.

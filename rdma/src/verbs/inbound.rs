@@ -7,9 +7,10 @@
 //! nothing of its own has failed was moved there by a request of the peer.
 
 use super::device::RECEIVE_SLOTS;
-use super::link::{Phase, RECEIVE, State, VerbsLink};
+use super::link::{RECEIVE, VerbsLink};
 use super::message::{Bye, Head, Kind, SLOT_BYTES};
 use super::queue_pair::Local;
+use super::state::{Phase, State};
 use crate::config::MESSAGE_BYTES_MAX;
 use crate::connection::Received;
 use crate::{ConnectionError, OperationError};

@@ -8,8 +8,9 @@
 //! Invariant: memory of operations is let go only after the queue pair is gone.
 
 use super::cm::Event;
-use super::link::{ByeState, Phase, VerbsLink};
+use super::link::VerbsLink;
 use super::message::Bye;
+use super::state::{ByeState, Phase};
 use crate::{ConnectionError, OperationError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -20,7 +20,9 @@ mod inbound;
 mod life;
 mod link;
 mod message;
+mod posting;
 mod queue_pair;
+mod state;
 mod stream;
 mod window;
 

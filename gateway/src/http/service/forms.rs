@@ -40,10 +40,9 @@ impl<B: Backend> Front<B> {
         let kept = if expected.kind().is_some() { &[][..] } else { &[DEFAULT_KIND] };
         let mut source = BodySource::new(body, size as u64, None, None, expected, kept);
         let stored = self.backend.put(&wants, to, &mut source).await.map_err(s3)?;
-        Ok(S3Response::new(PostObjectOutput {
-            e_tag: Some(etag(stored.summary.etag)),
-            ..PostObjectOutput::default()
-        }))
+        let output =
+            PostObjectOutput { e_tag: Some(etag(stored.summary.etag)), ..PostObjectOutput::default() };
+        Ok(S3Response::with_headers(output, headers::transport(stored.transports)))
     }
 
     /// A form's signature is inside it, where our guard does not see it. One of version 2 names no region.

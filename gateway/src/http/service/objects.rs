@@ -36,7 +36,7 @@ impl<B: Backend> Front<B> {
         let stored = self.backend.put(&wants, to, &mut source).await;
         let stored = stored.map_err(|error| write_error(error, has_signed_chunks))?;
         let sums = Sums::new(&stored.summary.checksums);
-        Ok(S3Response::new(PutObjectOutput {
+        let output = PutObjectOutput {
             e_tag: Some(etag(stored.summary.etag)),
             checksum_crc32: sums.crc32,
             checksum_crc32c: sums.crc32c,
@@ -45,7 +45,8 @@ impl<B: Backend> Front<B> {
             checksum_sha256: sums.sha256,
             checksum_type: sums.of,
             ..PutObjectOutput::default()
-        }))
+        };
+        Ok(S3Response::with_headers(output, headers::transport(stored.transports)))
     }
 
     pub(super) async fn on_delete_object(
@@ -143,10 +144,8 @@ impl<B: Backend> Front<B> {
             checksum_sha256: sums.sha256,
             checksum_type: sums.of,
         };
-        Ok(S3Response::new(CopyObjectOutput {
-            copy_object_result: Some(result),
-            ..CopyObjectOutput::default()
-        }))
+        let output = CopyObjectOutput { copy_object_result: Some(result), ..CopyObjectOutput::default() };
+        Ok(S3Response::with_headers(output, headers::transport(stored.transports)))
     }
 }
 

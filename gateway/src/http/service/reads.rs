@@ -2,7 +2,7 @@
 
 use super::super::errors::s3;
 use super::super::handler::Partial;
-use super::super::headers::Answer;
+use super::super::headers::{Answer, transport};
 use super::super::text::Query;
 use super::super::translate;
 use super::{Front, header, wants};
@@ -10,6 +10,7 @@ use crate::ops::Backend;
 use crate::ops::conditions::{Conditions, resolve};
 use crate::ops::reading::{Asked, Opened};
 use crate::transfer::{ReadError, Reading, Sink, Wanted};
+use bytes::Bytes;
 use http_body_util::StreamBody;
 use hyper::Uri;
 use hyper::body::Frame;
@@ -63,7 +64,7 @@ impl<B: Backend> Front<B> {
         );
         let asked = asked(&request, input.range, input.part_number, conditions)?;
         let (wanted, reading) = opened(asked.get(&self.backend, &wants, &key).await.map_err(s3)?)?;
-        let Reading { manifest, parts, range, body } = reading;
+        let Reading { manifest, parts, range, transports, body } = reading;
         let answer = Answer {
             manifest: &manifest,
             parts: input.part_number.and(parts),
@@ -71,11 +72,12 @@ impl<B: Backend> Front<B> {
             checksums: input.checksum_mode.is_some(),
             replaced: &replaced(&request.uri),
         };
-        let headers = answer.headers();
+        let mut headers = answer.headers();
+        headers.extend(transport(transports));
         // The library sets 206 by this field; its value is that of ours.
         let content_range =
             headers.get("content-range").and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let blob = if range.0 == range.1 { StreamingBlob::from(Body::empty()) } else { stream(body) };
+        let blob = if range.0 == range.1 { StreamingBlob::from(Body::empty()) } else { begun(body).await? };
         let output = GetObjectOutput { body: Some(blob), content_range, ..GetObjectOutput::default() };
         Ok(S3Response::with_headers(output, headers))
     }
@@ -95,7 +97,7 @@ impl<B: Backend> Front<B> {
         );
         let asked = asked(&request, input.range, input.part_number, conditions)?;
         let (wanted, reading) = opened(asked.head(&self.backend, &wants, &key).await.map_err(s3)?)?;
-        let Reading { manifest, parts, range, body } = reading;
+        let Reading { manifest, parts, range, body, .. } = reading;
         drop(body);
         let range = match wanted {
             Wanted::Part(_) => range,
@@ -146,15 +148,25 @@ fn replaced(uri: &Uri) -> Vec<(&'static str, String)> {
     REPLACEABLE.into_iter().filter_map(|(name, parameter)| Some((name, value(parameter)?))).collect()
 }
 
+/// The bytes, the first of which are there before the head is sent: an object that cannot be read is answered with an error.
+async fn begun<S: Sink + 'static>(mut sink: S) -> S3Result<StreamingBlob> {
+    let first = sink.next().await.transpose().map_err(s3)?;
+    Ok(stream(first, sink))
+}
+
 /// The bytes as they come; an error breaks the connection, since the length was announced.
-fn stream<S: Sink + 'static>(sink: S) -> StreamingBlob {
-    let frames = futures::stream::unfold(Some(sink), |sink| async move {
+fn stream<S: Sink + 'static>(first: Option<Bytes>, sink: S) -> StreamingBlob {
+    let frames = futures::stream::unfold((first, Some(sink)), |(first, sink)| async move {
         let mut sink = sink?;
-        match sink.next().await? {
-            Ok(bytes) => Some((Ok(Frame::data(bytes)), Some(sink))),
+        let next = match first {
+            Some(bytes) => Ok(bytes),
+            None => sink.next().await?,
+        };
+        match next {
+            Ok(bytes) => Some((Ok(Frame::data(bytes)), (None, Some(sink)))),
             Err(error) => {
                 tracing::warn!(%error, "an answer breaks off");
-                Some((Err(error), None))
+                Some((Err(error), (None, None)))
             }
         }
     });

@@ -64,7 +64,7 @@ impl<B: Backend> Front<B> {
         let stored = self.backend.put(&wants, Destination::Part { key, upload, number }, &mut source).await;
         let stored = stored.map_err(|error| write_error(error, has_signed_chunks))?;
         let sums = Sums::new(&stored.summary.checksums);
-        Ok(S3Response::new(UploadPartOutput {
+        let output = UploadPartOutput {
             e_tag: Some(etag(stored.summary.etag)),
             checksum_crc32: sums.crc32,
             checksum_crc32c: sums.crc32c,
@@ -72,7 +72,8 @@ impl<B: Backend> Front<B> {
             checksum_sha1: sums.sha1,
             checksum_sha256: sums.sha256,
             ..UploadPartOutput::default()
-        }))
+        };
+        Ok(S3Response::with_headers(output, headers::transport(stored.transports)))
     }
 
     async fn upload(&self, wants: &Wants, key: &ObjectKey, upload: UploadId) -> S3Result<UploadView> {
@@ -119,10 +120,9 @@ impl<B: Backend> Front<B> {
             checksum_sha1: sums.sha1,
             checksum_sha256: sums.sha256,
         };
-        Ok(S3Response::new(UploadPartCopyOutput {
-            copy_part_result: Some(result),
-            ..UploadPartCopyOutput::default()
-        }))
+        let output =
+            UploadPartCopyOutput { copy_part_result: Some(result), ..UploadPartCopyOutput::default() };
+        Ok(S3Response::with_headers(output, headers::transport(stored.transports)))
     }
 
     pub(super) async fn on_complete_multipart_upload(

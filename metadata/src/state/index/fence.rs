@@ -24,15 +24,15 @@ pub(super) fn apply(group: &mut Group<'_>, number: u64, fence: &Fence) -> Result
     if number != group.head.fence + 1 {
         return Ok(Err(malformed("a fence out of order")));
     }
+    if matches!(fence, Fence::Slots(slots) if slots.len() != usize::from(KEY_SLOTS)) {
+        return Ok(Err(malformed("a fence with another number of slots")));
+    }
     group.head.fence = number;
     match fence {
         Fence::Config(version) => group.head.config = group.head.config.max(*version),
         Fence::Epoch(epoch) => group.head.epoch = group.head.epoch.max(*epoch),
         Fence::Moves { epoch, moves } => keep_moves(group, number, *epoch, moves)?,
         Fence::Slots(slots) => {
-            if slots.len() != usize::from(KEY_SLOTS) {
-                return Err(TableError::Corrupt("a fence with another number of slots".into()));
-            }
             let row = slots.iter().flat_map(|group| group.0.to_be_bytes()).collect();
             group.table.put(Space::State, keys::state(tag::SLOTS), row);
         }

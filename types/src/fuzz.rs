@@ -1,0 +1,146 @@
+//! What must hold of any bytes that are decoded here: the fuzz targets of this crate, which plain tests replay over `fuzz/corpus`.
+//!
+//! Each function takes any bytes, panics where a promise is broken, and returns whether they were what it decodes. The shard record
+//! is not here: what its checksums are computed with is `node`'s to know, and so is its target.
+
+use crate::shard_service::{FromNode, Hello, ToNode};
+use crate::{BucketName, Manifest, ObjectKey, StripeId, StripeRow, UploadId, Wire};
+use std::fmt::Debug;
+
+/// Messages between a gateway and a node.
+pub fn messages(bytes: &[u8]) -> bool {
+    survives::<Hello>(bytes) | survives::<ToNode>(bytes) | survives::<FromNode>(bytes)
+}
+
+/// What metadata stores of objects.
+pub fn rows(bytes: &[u8]) -> bool {
+    survives::<Manifest>(bytes) | survives::<StripeRow>(bytes)
+}
+
+/// Names and ids that come as text, and stripe ids that come as bytes.
+pub fn names(bytes: &[u8]) -> bool {
+    if let Some(id) = bytes.first_chunk() {
+        assert_eq!(StripeId::from_bytes(*id).to_bytes(), *id);
+    }
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let upload = text.parse::<UploadId>().is_ok_and(|id| {
+        assert_eq!(id.to_string(), text, "an upload has one name only");
+        true
+    });
+    let bucket = BucketName::new(text).is_ok_and(|name| name.as_str() == text);
+    let key = ObjectKey::new(text).is_ok_and(|key| key.as_str() == text);
+    upload | bucket | key
+}
+
+/// What decodes encodes, in no more bytes, and decodes to the same again. (Postcard also reads numbers that are written longer
+/// than they need be, so the bytes may differ.)
+fn survives<T: Wire + PartialEq + Debug>(bytes: &[u8]) -> bool {
+    let Ok(value) = T::from_bytes(bytes) else { return false };
+    let encoded = value.to_bytes();
+    assert!(encoded.len() <= bytes.len(), "{} grew: {value:?}", T::NAME);
+    assert_eq!(T::from_bytes(&encoded).as_ref(), Ok(&value));
+    true
+}
+
+#[cfg(test)]
+#[path = "../../fuzz/replay.rs"]
+mod replay;
+
+#[cfg(test)]
+mod tests {
+    use super::replay::replay;
+    use super::*;
+    use crate::shard_service::{ShardError, ShardRef, ShardTable, TargetStatus};
+    use crate::{
+        Body, Checksum, ChecksumKind, ClusterId, CommandId, Digest, ETag, Epoch, Extent, GroupId, Headers,
+        LeaseId, MetaGroupId, NodeId, Override, PartRef, Remote, ShardIndex, TargetId,
+    };
+
+    fn stripe() -> StripeId {
+        StripeId { meta_group: MetaGroupId(3), lease: LeaseId(70_000), counter: 9 }
+    }
+
+    fn shard(index: usize) -> ShardRef {
+        let index = ShardIndex::new(index).unwrap();
+        ShardRef { stripe: stripe(), index, target: TargetId(7), digest: Digest([5; 16]) }
+    }
+
+    #[test]
+    fn messages_survive() {
+        let remote = Remote { address: 0x7f00_0000_1000, bytes: 1 << 20, key: u64::MAX };
+        let status = TargetStatus {
+            target: TargetId(7),
+            healthy: true,
+            shards: 300,
+            used_bytes: 1 << 33,
+            capacity_bytes: 1 << 40,
+            flushes: 12,
+        };
+        let table = ShardTable { payload_bytes: 32 << 10, block_sums: vec![1, u64::MAX] };
+        let hello = Hello { cluster: ClusterId([9; 16]), node: NodeId(3) };
+        let (request, shards) = (4, vec![shard(0), shard(13)]);
+        let fetch = ToNode::Fetch { request, shard: shard(2), offset: 16 << 10, bytes: 5000, into: remote };
+        let refused = Err(ShardError::StaleEpoch);
+        let seeds = [
+            ("hello", hello.to_bytes()),
+            ("fetch", fetch.to_bytes()),
+            ("verify", ToNode::Verify { request, shards }.to_bytes()),
+            ("ask-status", ToNode::Status { request }.to_bytes()),
+            ("slots", FromNode::Slots { slots: vec![remote; 3], epoch: Epoch(8) }.to_bytes()),
+            ("stored", FromNode::Stored { slot: 2, result: Ok(()), next: remote }.to_bytes()),
+            ("refused", FromNode::Stored { slot: 300, result: refused, next: remote }.to_bytes()),
+            ("fetched", FromNode::Fetched { request, result: Ok(table) }.to_bytes()),
+            ("not-fetched", FromNode::Fetched { request, result: Err(ShardError::NotFound) }.to_bytes()),
+            ("verified", FromNode::Verified { request, results: vec![Ok(()), refused] }.to_bytes()),
+            ("status", FromNode::Status { request, targets: vec![status] }.to_bytes()),
+        ];
+        replay("types_messages", messages, &seeds);
+    }
+
+    #[test]
+    fn rows_survive() {
+        let version = CommandId { lease: LeaseId(70_000), sequence: 12 };
+        let manifest = |body| Manifest {
+            version,
+            size: 20 << 20,
+            etag: ETag { md5: [0xab; 16], parts: Some(2) },
+            modified_ms: 1_900_000_000_000,
+            checksums: vec![Checksum { kind: ChecksumKind::Crc64Nvme, value: vec![1; 8], parts: None }],
+            headers: Headers(vec![
+                ("content-type".into(), "text/plain".into()),
+                ("x-amz-meta-a".into(), "ä".into()),
+            ]),
+            body,
+        };
+        let extents = vec![Extent { stripe: stripe(), offset: 64, bytes: 10 << 20 }; 2];
+        let parts = vec![PartRef { number: 1, version, bytes: 20 << 20 }];
+        let row = StripeRow {
+            id: stripe(),
+            group: GroupId(77),
+            epoch: Epoch(8),
+            data_bytes: 10 << 20,
+            live_bytes: 5000,
+            digests: std::array::from_fn(|index| Digest([index as u8; 16])),
+            overrides: vec![Override { index: ShardIndex::new(13).unwrap(), target: TargetId(1 << 30) }],
+        };
+        let seeds = [
+            ("manifest", manifest(Body::Extents(extents)).to_bytes()),
+            ("empty-object", manifest(Body::Extents(Vec::new())).to_bytes()),
+            ("manifest-of-parts", manifest(Body::Parts { upload: UploadId(version), parts }).to_bytes()),
+            ("stripe-row", row.to_bytes()),
+        ];
+        replay("types_rows", rows, &seeds);
+    }
+
+    #[test]
+    fn names_have_one_form() {
+        let upload = UploadId(CommandId { lease: LeaseId(70_000), sequence: 0xfeed });
+        let seeds = [
+            ("upload", upload.to_string().into_bytes()),
+            ("bucket", b"my-bucket.v2".to_vec()),
+            ("key", "photos/2026/ä ö.jpg".into()),
+            ("address", b"192.168.0.1".to_vec()),
+        ];
+        replay("types_names", names, &seeds);
+    }
+}
