@@ -2,6 +2,7 @@
 
 use crate::config::{ClusterSection, Credentials};
 use crate::layout::{Layout, Wishes};
+use crate::rdma_places::RdmaPlace;
 use crate::supervisor::{Process, Spec, State};
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
@@ -39,6 +40,11 @@ impl LocalCluster {
             &layout.s3_addresses(),
             "S3 cannot be served",
             "choose another address with --s3 ADDRESS:PORT",
+        )?;
+        free_to_listen(
+            &layout.rdma()?.iter().map(|place| place.address).collect::<Vec<_>>(),
+            "S3 cannot be served over RDMA",
+            "choose another address with --rdma ADDRESS:PORT",
         )?;
         let edit = format!("choose other ports in {}", layout.root.join("cluster.toml").display());
         free_to_listen(&layout.plan.metadata, "a metadata replica cannot listen", &edit)?;
@@ -85,6 +91,11 @@ impl LocalCluster {
     /// Where S3 is served.
     pub fn endpoints(&self) -> Vec<String> {
         self.layout.s3_addresses().iter().map(|address| format!("http://{address}")).collect()
+    }
+
+    /// Where S3 is served over RDMA.
+    pub fn rdma_endpoints(&self) -> Vec<String> {
+        self.layout.rdma().unwrap_or_default().iter().map(RdmaPlace::endpoints).collect()
     }
 
     /// The process ids of all that serve.

@@ -125,6 +125,13 @@ pub struct GatewayFile {
     pub name: Option<String>,
     /// Where S3 is served.
     pub listen: SocketAddr,
+    /// Where S3 is served over RDMA: addresses with their port (9100 is the custom), absolute paths of sockets for clients on this host,
+    /// or endpoints such as `verbs:10.0.0.4:9100`. Nowhere by default.
+    #[serde(default)]
+    pub rdma_listen: Vec<String>,
+    /// Registered memory for clients over RDMA, beside `pool`.
+    #[serde(default = "default_pool")]
+    pub rdma_memory: ByteSize,
     /// The region that clients sign for.
     #[serde(default = "default_region")]
     pub region: String,

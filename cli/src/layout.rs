@@ -15,6 +15,7 @@
 
 use crate::addresses::{free_addresses, free_addresses_on};
 use crate::config::{self, ClusterSection, Credentials, GatewayFile, MetaFile, NodeFile, TargetSection};
+use crate::rdma_places::{RdmaPlace, rdma_places};
 use crate::units::ByteSize;
 use crate::up::FabricArguments;
 use anyhow::{Context, Result, bail};
@@ -39,6 +40,8 @@ const CAPACITY_SHARE: f64 = 0.9;
 pub struct Wishes {
     /// Where S3 is served (the first gateway; the others on the ports after it).
     pub s3: SocketAddr,
+    /// Where S3 is served over RDMA, if it is (the first gateway; the others on the ports after it).
+    pub rdma: Option<SocketAddr>,
     /// Number of nodes, when a cluster is created (14 when `None`).
     pub nodes: Option<u32>,
     /// Number of gateways.
@@ -128,6 +131,10 @@ impl Layout {
             .map(|offset| SocketAddr::new(first.ip(), first.port().saturating_add(offset)))
             .collect()
     }
+    /// Where S3 is served over RDMA, in the order of the gateways; nowhere when that is not wanted.
+    pub fn rdma(&self) -> Result<Vec<RdmaPlace>> {
+        Ok(rdma_places(self.wishes.rdma, &self.gateways(), &socket_folder(&self.root, &self.plan)?))
+    }
     /// The configuration file of a process.
     pub fn config_file(&self, process: &str) -> PathBuf {
         self.root.join(process).join("config.toml")
@@ -151,8 +158,12 @@ impl Layout {
         for ((number, name), listen) in (1u32..).zip(self.nodes()).zip(places) {
             self.write(&name, &self.node_file(number, listen))?;
         }
+        let mut rdma = self.rdma()?.into_iter();
         for (address, name) in self.s3_addresses().into_iter().zip(self.gateways()) {
-            self.write(&name, &self.gateway_file(&name, address, &sockets))?;
+            let places = rdma.next().map(|place| place.listed()).unwrap_or_default();
+            let mut file = self.gateway_file(&name, address, &sockets);
+            file.rdma_listen = places;
+            self.write(&name, &file)?;
         }
         Ok(())
     }
@@ -222,6 +233,8 @@ impl Layout {
             cluster: self.cluster_section(),
             name: Some(name.to_owned()),
             listen,
+            rdma_listen: Vec::new(),
+            rdma_memory: ByteSize::mib(256),
             region: self.plan.region.clone(),
             domain: None,
             fabric: self.wishes.fabric.fabric.to_string(),

@@ -21,6 +21,9 @@ pub struct UpArguments {
     /// Where S3 is served; further gateways take the ports after it.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9000")]
     pub s3: SocketAddr,
+    /// Serve S3 over RDMA too, there and on a socket of this host; further gateways take the ports after it.
+    #[arg(long, value_name = "ADDRESS:PORT", num_args = 0..=1, default_missing_value = "127.0.0.1:9100")]
+    pub rdma: Option<SocketAddr>,
     /// Number of node processes of a new cluster [default: 14].
     #[arg(long, value_name = "N")]
     pub nodes: Option<u32>,
@@ -83,6 +86,7 @@ impl UpArguments {
     fn wishes(&self) -> Result<Wishes> {
         Ok(Wishes {
             s3: self.s3,
+            rdma: self.rdma,
             nodes: self.nodes,
             gateways: self.gateways,
             region: self.region.clone(),
@@ -112,10 +116,12 @@ fn print_welcome(cluster: &LocalCluster) {
     let region = &cluster.layout.plan.region;
     let endpoints = cluster.endpoints();
     let first = endpoints.first().map_or("", String::as_str);
+    let rdma = cluster.rdma_endpoints().join("  ");
+    let rdma = if rdma.is_empty() { rdma } else { format!("  over RDMA   {rdma}\n") };
     // Whoever started it may have stopped reading: that is no reason to end.
     let _ = writeln!(
         std::io::stdout(),
-        "\ntenfour is up: {} metadata replicas, {} nodes, {} gateway{}\n\n  S3          {}\n  region      {region}\n  access key  {}\n  \
+        "\ntenfour is up: {} metadata replicas, {} nodes, {} gateway{}\n\n  S3          {}\n{rdma}  region      {region}\n  access key  {}\n  \
          secret key  {}\n  data        {}\n\nTry it:\n\n  export AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={} AWS_DEFAULT_REGION={region} \
          AWS_ENDPOINT_URL={first}\n  aws s3 mb s3://photos\n  aws s3 cp README.md s3://photos/\n  aws s3 ls --recursive s3://photos\n\n\
          `tenfour status --data {}` shows how it fares; Ctrl-C stops it.",

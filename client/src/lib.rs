@@ -1,8 +1,10 @@
 //! A lean S3 client: what demos, loads and checks need to speak to any S3 endpoint over HTTP, with SigV4 in the query string.
 //!
-//! It keeps no state but its connections and never retries: a load generator must see every failure.
+//! It keeps no state but its connections and never retries: a load generator must see every failure. The SDK, which does, and which
+//! speaks S3 over RDMA, is [`native`].
 
 mod body;
+pub mod native;
 
 pub use body::{Body, Pattern};
 
@@ -190,7 +192,7 @@ impl S3 {
         })
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         url: &str,

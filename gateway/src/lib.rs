@@ -1,4 +1,4 @@
-//! The gateway: S3 over HTTP, the PUT and GET pipelines, and the fan-out to fourteen nodes.
+//! The gateway: S3 over HTTP and over RDMA, the PUT and GET pipelines, and the fan-out to fourteen nodes.
 
 pub mod commit;
 pub mod counters;
@@ -14,6 +14,7 @@ mod nodes;
 pub mod ops;
 pub mod points;
 mod put;
+pub mod rdma;
 mod stripe;
 pub mod transfer;
 pub mod transport;

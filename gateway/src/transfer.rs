@@ -84,6 +84,9 @@ pub enum SourceError {
     /// No byte for too long.
     #[error("no data came for too long")]
     TimedOut,
+    /// No memory to receive it in became free in time.
+    #[error("no memory to receive the body in became free in time")]
+    NoRoom,
 }
 
 /// What to make of the bytes.

@@ -208,21 +208,34 @@ impl Incoming {
 
     /// Takes the connection; `private_data` is for the peer, at most 56 bytes.
     pub async fn accept(self, private_data: Vec<u8>) -> Result<Connection, ConnectError> {
+        let domain = self.domain.clone();
+        self.accept_into(&domain, private_data).await
+    }
+
+    /// Takes it into another domain than the one that listens: its memory is that one's alone. For peers
+    /// that must not see each other's memory where a provider cannot keep them from looking (`shm`). A `verbs` connection stays in
+    /// the protection domain that it was asked for in: give the domain that listens.
+    pub async fn accept_into(
+        self,
+        domain: &Domain,
+        private_data: Vec<u8>,
+    ) -> Result<Connection, ConnectError> {
         if private_data.len() > PRIVATE_DATA_BYTES_MAX {
             return Err(ConnectError::PrivateDataTooLong);
         }
-        let Self { domain, session, request, stream } = self;
+        if !domain.carries(self.provider()) {
+            return Err(ConnectError::WrongProvider { endpoint: self.provider() });
+        }
+        let Self { session, request, stream, .. } = self;
         let accepted = timeout(HANDSHAKE_DEADLINE.scaled(), async move {
             match stream {
-                Proved::Tcp(stream) => {
-                    tcp::accept(&domain, stream, &session.key, request, private_data).await
-                }
+                Proved::Tcp(stream) => tcp::accept(domain, stream, &session.key, request, private_data).await,
                 Proved::Shm(stream, exports) => {
-                    shm::accept(&domain, stream, exports, &session.key, request, private_data).await
+                    shm::accept(domain, stream, exports, &session.key, request, private_data).await
                 }
                 #[cfg(feature = "verbs")]
                 Proved::Verbs(fresh) => {
-                    verbs::accept(&domain, fresh, &session.key, request, private_data).await
+                    verbs::accept(domain, fresh, &session.key, request, private_data).await
                 }
             }
         });

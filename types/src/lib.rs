@@ -8,6 +8,7 @@ pub mod fuzz;
 mod ids;
 pub mod limits;
 mod manifest;
+pub mod native;
 mod object;
 pub mod record;
 mod remote;

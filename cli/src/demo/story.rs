@@ -76,6 +76,7 @@ impl<'a> Story<'a> {
         let began = Instant::now();
         let wishes = Wishes {
             s3: *free_addresses(1, &[])?.first().context("no free port")?,
+            rdma: None,
             nodes: None,
             gateways: 1,
             region: None,

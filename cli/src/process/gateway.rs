@@ -1,4 +1,4 @@
-//! `tenfour gateway`: S3 over HTTP for clients, the fabric towards the nodes.
+//! `tenfour gateway`: S3 over HTTP and over RDMA for clients, the fabric towards the nodes.
 
 use super::{ProcessArguments, announce_ready, asked_to_end};
 use crate::config::{self, GatewayFile};
@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tenfour_erasure::Codec;
 use tenfour_gateway::http::{HttpConfig, Server, SigV2};
+use tenfour_gateway::rdma::{RdmaConfig, RdmaServer};
 use tenfour_gateway::{EtagKind, Gateway, GatewayConfig};
+use tenfour_rdma::Fabric;
+use tokio::sync::watch;
 
 /// Serves until it is asked to end.
 pub async fn run(arguments: ProcessArguments) -> Result<()> {
@@ -16,8 +19,13 @@ pub async fn run(arguments: ProcessArguments) -> Result<()> {
     file.cluster.timeout_scale.set_for_process();
     let gateway = Gateway::start(gateway_config(&file)?).await.context("the gateway cannot start")?;
     let server = Server::bind(gateway.clone(), http_config(&file)?).await?;
+    let over_rdma = match rdma_config(&file)? {
+        Some(config) => Some(RdmaServer::bind(gateway.clone(), config).await?),
+        None => None,
+    };
     let door = file.counters.as_deref().map(Door::open).transpose()?;
     announce_ready();
+    let (stop, mut stopped) = watch::channel(false);
     let asked_to_end = async {
         tokio::select! {
             asked = asked_to_end(arguments.end_with_stdin) => {
@@ -28,8 +36,14 @@ pub async fn run(arguments: ProcessArguments) -> Result<()> {
             () = counters::log(&gateway) => {}
             () = answer(door.as_ref(), &gateway) => {}
         }
+        let _ = stop.send(true);
     };
-    server.run(asked_to_end).await;
+    let serving_rdma = async {
+        if let Some(server) = over_rdma {
+            server.run(async move { drop(stopped.wait_for(|stop| *stop).await) }).await;
+        }
+    };
+    tokio::join!(server.run(asked_to_end), serving_rdma);
     drop(door);
     gateway.shutdown().await;
     Ok(())
@@ -58,6 +72,18 @@ fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {
             file.cluster.metadata.clone(),
         )
     })
+}
+
+/// S3 over RDMA, where it is wanted.
+fn rdma_config(file: &GatewayFile) -> Result<Option<RdmaConfig>> {
+    if file.rdma_listen.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(RdmaConfig {
+        region: file.region.clone(),
+        memory_bytes: file.rdma_memory.as_usize(),
+        ..RdmaConfig::new(Fabric::Auto.endpoints(&file.rdma_listen).context("rdma_listen")?)
+    }))
 }
 
 fn http_config(file: &GatewayFile) -> Result<HttpConfig> {

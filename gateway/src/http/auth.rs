@@ -7,43 +7,14 @@
 use super::errors::{self, s3};
 use super::headers::refuse_unsupported;
 use super::text::Query;
+use crate::ops::Backend;
 use crate::ops::requester::Requester;
-use crate::ops::{Backend, OpError};
+use crate::ops::users::Refresher;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3ErrorCode, S3Result};
-use std::sync::Arc;
-use std::time::Duration;
 use tenfour_metadata::api::Config;
 use tenfour_types::BucketName;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
-
-/// Shortest time between two questions for unknown access keys.
-const REFRESH_EVERY: Duration = Duration::from_millis(50);
-
-/// Asks for the newest users, at most so often, and once for all who wait.
-struct Refresher<B> {
-    backend: B,
-    begun: Mutex<Option<Instant>>,
-}
-
-impl<B: Backend> Refresher<B> {
-    /// Users as they were at some moment after this was called.
-    async fn refreshed(&self) -> Result<Arc<Config>, OpError> {
-        let called = Instant::now();
-        let mut begun = self.begun.lock().await;
-        match *begun {
-            Some(last) if last >= called => return Ok(self.backend.config()),
-            Some(last) => tokio::time::sleep_until(last + REFRESH_EVERY).await,
-            None => {}
-        }
-        let now = Instant::now();
-        let config = self.backend.refresh_config().await?;
-        *begun = Some(now);
-        Ok(config)
-    }
-}
 
 /// Knows the users.
 pub struct Users<B> {
@@ -54,7 +25,7 @@ pub struct Users<B> {
 impl<B: Backend> Users<B> {
     /// Over a backend's users.
     pub fn new(backend: B) -> Self {
-        Self { refresher: Refresher { backend: backend.clone(), begun: Mutex::new(None) }, backend }
+        Self { refresher: Refresher::new(backend.clone()), backend }
     }
 }
 

@@ -5,10 +5,10 @@
 //! the answer is made. The slot holds the body's memory, too: until the request was answered.
 
 use super::expect::Expected;
-use super::pace::Pace;
 use super::payload::Drained;
 use super::room::Room;
 use crate::ops::checksum::{Hashers, name};
+use crate::ops::pace::Pace;
 use crate::transfer::SourceError;
 use bytes::Bytes;
 use futures::future::BoxFuture;

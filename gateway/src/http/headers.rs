@@ -3,29 +3,16 @@
 use super::errors::{self, Refusal, not_implemented};
 use super::expect::print;
 use crate::ops::checksum::header as checksum_header;
+use crate::ops::headers::{USER, check_size, is_kept};
 use crate::transport::Transports;
 use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 use s3s::S3ErrorCode;
-use tenfour_types::limits::HEADERS_BYTES_MAX;
 use tenfour_types::{Headers, Manifest};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-/// Standard headers that are kept beside the bytes.
-const STANDARD: [&str; 6] = [
-    "content-type",
-    "cache-control",
-    "content-disposition",
-    "content-encoding",
-    "content-language",
-    "expires",
-];
-/// What user metadata begins with.
-const USER: &str = "x-amz-meta-";
-/// Most user metadata, names without the prefix and values together, bytes (the S3 limit).
-const USER_BYTES_MAX: usize = 2 << 10;
 /// The type of an object whose creator named none.
 const DEFAULT_TYPE: &str = "binary/octet-stream";
 
@@ -53,27 +40,11 @@ pub fn transport_value(transports: Transports) -> Option<HeaderValue> {
 /// What is kept of a request's headers.
 pub fn kept(headers: &HeaderMap) -> Result<Headers, Refusal> {
     let mut kept = Headers::default();
-    let mut user_bytes = 0;
-    for name in headers.keys() {
-        let text = name.as_str();
-        let user = text.strip_prefix(USER);
-        if user.is_none() && !STANDARD.contains(&text) {
-            continue;
-        }
+    for name in headers.keys().filter(|name| is_kept(name.as_str())) {
         let Some(value) = value(headers, name)? else { continue };
-        user_bytes += user.map_or(0, |user| user.len() + value.len());
-        kept.0.push((text.to_owned(), value));
+        kept.0.push((name.as_str().to_owned(), value));
     }
-    if user_bytes > USER_BYTES_MAX {
-        let text = format!(
-            "Your metadata headers exceed the maximum allowed metadata size of {USER_BYTES_MAX} bytes."
-        );
-        return Err(errors::refusal(S3ErrorCode::MetadataTooLarge, text));
-    }
-    if kept.bytes() > HEADERS_BYTES_MAX {
-        let text = format!("The headers to be kept exceed {HEADERS_BYTES_MAX} bytes.");
-        return Err(errors::refusal(S3ErrorCode::MetadataTooLarge, text));
-    }
+    check_size(&kept)?;
     Ok(kept)
 }
 
@@ -209,6 +180,7 @@ fn no_acls() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tenfour_types::limits::HEADERS_BYTES_MAX;
     use tenfour_types::{Body, Checksum, ChecksumKind, CommandId, ETag, LeaseId};
 
     fn map(headers: &[(&'static str, &str)]) -> HeaderMap {

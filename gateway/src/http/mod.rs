@@ -17,7 +17,6 @@ pub mod fuzz;
 mod guard;
 mod handler;
 mod headers;
-mod pace;
 mod payload;
 mod proof;
 mod room;

@@ -10,10 +10,15 @@ pub mod conditions;
 pub mod copy;
 pub mod delete;
 mod gateway;
+pub mod headers;
 pub mod listing;
+pub mod pace;
+pub mod reading;
+pub mod refusal;
 pub mod requester;
 pub mod upload;
 pub mod upload_listing;
+pub mod users;
 
 use crate::transfer::{
     AccessError, Authorise, Destination, ReadError, Reading, Sink, Source, Stored, Wanted, WriteError,

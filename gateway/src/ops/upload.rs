@@ -61,6 +61,19 @@ pub async fn parts<B: Backend>(
     }
 }
 
+/// The kind of checksum that a part must have, so that the whole can have one.
+pub fn kept_kind(view: &UploadView, chosen: Option<ChecksumKind>) -> Result<ChecksumKind, OpError> {
+    match (view.checksum, chosen) {
+        (Some((kind, _)), Some(chosen)) if chosen != kind => {
+            let (kind, chosen) = (name(kind), name(chosen));
+            Err(OpError::Invalid(format!(
+                "Checksum Type mismatch occurred, expected checksum Type: {kind}, actual checksum Type: {chosen}"
+            )))
+        }
+        (announced, _) => Ok(announced.unwrap_or(DEFAULT_CHECKSUM).0),
+    }
+}
+
 /// Lets an upload and its parts go.
 pub async fn abort<B: Backend>(
     backend: &B,

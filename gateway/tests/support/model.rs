@@ -5,6 +5,7 @@ use md5::{Digest as _, Md5};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tenfour_gateway::ops::{Backend, OpError, Place};
 use tenfour_gateway::transfer::{
     Authorise, Destination, Digested, ReadError, Reading, Sink, Source, SourceError, Stored, Wanted,
@@ -29,6 +30,10 @@ pub struct Model {
     state: Arc<Mutex<State>>,
     /// What a gateway has cached.
     cached: Arc<Mutex<Arc<Config>>>,
+    /// The next write or removal is done, and never answered.
+    pub hangs_next: Arc<AtomicBool>,
+    /// Objects that were stored, each time.
+    pub puts: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -119,10 +124,88 @@ impl Model {
         });
     }
 
+    /// Changes buckets and users, as an administrator would.
+    #[allow(dead_code, reason = "not every front is told of changes")]
+    pub fn change(&self, change: impl FnOnce(&mut Config)) {
+        self.state.lock().change(change);
+    }
+
     /// How many objects and uploads there are.
     pub fn counts(&self) -> (usize, usize) {
         let state = self.state.lock();
         (state.objects.len(), state.uploads.len())
+    }
+
+    fn store(
+        &self,
+        bucket: Bucket,
+        to: Destination,
+        bytes: Vec<u8>,
+        summary: tenfour_gateway::transfer::Summary,
+    ) -> Result<Stored, WriteError> {
+        let mut state = self.state.lock();
+        let version = state.next();
+        let modified_ms = tenfour_gateway::ops::now_ms();
+        let (etag, checksums, size) = (summary.etag, summary.checksums.clone(), bytes.len() as u64);
+        match to {
+            Destination::Object { key, headers, precondition } => {
+                state.check(bucket.id, key.as_str(), &precondition).map_err(|error| match error {
+                    OpError::NoSuchKey => WriteError::NoSuchKey,
+                    _ => WriteError::PreconditionFailed,
+                })?;
+                let body = Body::Extents(Vec::new());
+                let manifest = Manifest { version, size, etag, modified_ms, checksums, headers, body };
+                let object = Object { manifest: Arc::new(manifest), bytes: bytes.into(), parts: None };
+                state.objects.insert((bucket.id, key.to_string()), object);
+            }
+            Destination::Part { key, upload, number } => {
+                let at = (bucket.id, key.to_string(), upload);
+                let upload = state.uploads.get_mut(&at).ok_or(WriteError::NoSuchUpload)?;
+                let part = Part { number, version, size, etag, checksums, modified_ms, extents: Vec::new() };
+                upload.parts.insert(number, (part, bytes.into()));
+            }
+        }
+        Ok(Stored { version, summary, modified_ms, transports: Transports::default() })
+    }
+
+    fn apply<F>(&self, bucket: &Bucket, command: F) -> Result<IndexDone, OpError>
+    where
+        F: Fn(&Bucket, CommandId) -> IndexCommand,
+    {
+        let mut state = self.state.lock();
+        let id = state.next();
+        match command(bucket, id) {
+            IndexCommand::DeleteObject { bucket, key, precondition } => {
+                state.check(bucket, key.as_str(), &precondition)?;
+                let existed = state.objects.remove(&(bucket, key.to_string())).is_some();
+                Ok(IndexDone::Deleted { existed })
+            }
+            IndexCommand::CreateUpload { bucket, key, headers, checksum, created_ms } => {
+                let upload = UploadId(id);
+                let view = UploadView { key: key.to_string(), upload, created_ms, checksum, headers };
+                state
+                    .uploads
+                    .insert((bucket, key.to_string(), upload), Upload { view, parts: BTreeMap::new() });
+                Ok(IndexDone::Done)
+            }
+            IndexCommand::CompleteUpload { bucket, key, upload, precondition, manifest } => {
+                if state.uploads.contains_key(&(bucket, key.to_string(), upload)) {
+                    state.check(bucket, key.as_str(), &precondition)?;
+                }
+                state.complete((bucket, key.to_string(), upload), manifest)
+            }
+            IndexCommand::AbortUpload { bucket, key, upload } => {
+                let gone = state.uploads.remove(&(bucket, key.to_string(), upload));
+                gone.map(|_| IndexDone::Done).ok_or(OpError::NoSuchUpload)
+            }
+            other => Err(OpError::Invalid(format!("the front does not send {other:?}"))),
+        }
+    }
+
+    async fn hang(&self) {
+        if self.hangs_next.swap(false, Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn bucket(&self, who: &dyn Authorise) -> Result<Bucket, tenfour_gateway::transfer::AccessError> {
@@ -194,29 +277,10 @@ impl Backend for Model {
         let md5: [u8; 16] = Md5::digest(&bytes).into();
         let etag = ETag { md5, parts: None };
         let summary = source.finish(Digested { etag, md5: Some(md5) }).await?;
-        let mut state = self.state.lock();
-        let version = state.next();
-        let modified_ms = tenfour_gateway::ops::now_ms();
-        let (etag, checksums, size) = (summary.etag, summary.checksums.clone(), bytes.len() as u64);
-        match to {
-            Destination::Object { key, headers, precondition } => {
-                state.check(bucket.id, key.as_str(), &precondition).map_err(|error| match error {
-                    OpError::NoSuchKey => WriteError::NoSuchKey,
-                    _ => WriteError::PreconditionFailed,
-                })?;
-                let body = Body::Extents(Vec::new());
-                let manifest = Manifest { version, size, etag, modified_ms, checksums, headers, body };
-                let object = Object { manifest: Arc::new(manifest), bytes: bytes.into(), parts: None };
-                state.objects.insert((bucket.id, key.to_string()), object);
-            }
-            Destination::Part { key, upload, number } => {
-                let at = (bucket.id, key.to_string(), upload);
-                let upload = state.uploads.get_mut(&at).ok_or(WriteError::NoSuchUpload)?;
-                let part = Part { number, version, size, etag, checksums, modified_ms, extents: Vec::new() };
-                upload.parts.insert(number, (part, bytes.into()));
-            }
-        }
-        Ok(Stored { version, summary, modified_ms, transports: Transports::default() })
+        let stored = self.store(bucket, to, bytes, summary)?;
+        self.puts.fetch_add(1, Ordering::Relaxed);
+        self.hang().await;
+        Ok(stored)
     }
 
     async fn get(
@@ -240,34 +304,11 @@ impl Backend for Model {
         F: Fn(&Bucket, CommandId) -> IndexCommand + Send + Sync,
     {
         let bucket = self.bucket(who)?;
-        let mut state = self.state.lock();
-        let id = state.next();
-        match command(&bucket, id) {
-            IndexCommand::DeleteObject { bucket, key, precondition } => {
-                state.check(bucket, key.as_str(), &precondition)?;
-                let existed = state.objects.remove(&(bucket, key.to_string())).is_some();
-                Ok(IndexDone::Deleted { existed })
-            }
-            IndexCommand::CreateUpload { bucket, key, headers, checksum, created_ms } => {
-                let upload = UploadId(id);
-                let view = UploadView { key: key.to_string(), upload, created_ms, checksum, headers };
-                state
-                    .uploads
-                    .insert((bucket, key.to_string(), upload), Upload { view, parts: BTreeMap::new() });
-                Ok(IndexDone::Done)
-            }
-            IndexCommand::CompleteUpload { bucket, key, upload, precondition, manifest } => {
-                if state.uploads.contains_key(&(bucket, key.to_string(), upload)) {
-                    state.check(bucket, key.as_str(), &precondition)?;
-                }
-                state.complete((bucket, key.to_string(), upload), manifest)
-            }
-            IndexCommand::AbortUpload { bucket, key, upload } => {
-                let gone = state.uploads.remove(&(bucket, key.to_string(), upload));
-                gone.map(|_| IndexDone::Done).ok_or(OpError::NoSuchUpload)
-            }
-            other => Err(OpError::Invalid(format!("the front does not send {other:?}"))),
+        let done = self.apply(&bucket, command)?;
+        if matches!(done, IndexDone::Deleted { .. }) {
+            self.hang().await;
         }
+        Ok(done)
     }
 
     async fn query<F>(&self, who: &dyn Authorise, _: Place<'_>, query: F) -> Result<IndexAnswer, OpError>

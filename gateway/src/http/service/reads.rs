@@ -1,7 +1,4 @@
 //! Objects: get and head.
-//!
-//! Conditions are judged before the range, as RFC 9110 (section 13.2.2) has it: what was not modified is 304, whatever
-//! range is asked for.
 
 use super::super::errors::s3;
 use super::super::handler::Partial;
@@ -9,9 +6,9 @@ use super::super::headers::{Answer, transport};
 use super::super::text::Query;
 use super::super::translate;
 use super::{Front, header, wants};
-use crate::ops::conditions::{Conditions, IfRange, Verdict, resolve};
-use crate::ops::requester::Wants;
-use crate::ops::{Backend, OpError};
+use crate::ops::Backend;
+use crate::ops::conditions::{Conditions, resolve};
+use crate::ops::reading::{Asked, Opened};
 use crate::transfer::{ReadError, Reading, Sink, Wanted};
 use bytes::Bytes;
 use http_body_util::StreamBody;
@@ -19,7 +16,7 @@ use hyper::Uri;
 use hyper::body::Frame;
 use s3s::dto::{GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range, StreamingBlob};
 use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
-use tenfour_types::{Manifest, ObjectKey};
+use tenfour_types::Manifest;
 
 /// Headers of the answer that a query may replace.
 const REPLACEABLE: [(&str, &str); 6] = [
@@ -32,27 +29,22 @@ const REPLACEABLE: [(&str, &str); 6] = [
 ];
 
 /// What is asked for, and on which conditions.
-struct Asked {
-    wanted: Wanted,
+fn asked<T>(
+    request: &S3Request<T>,
+    range: Option<Range>,
+    part: Option<i32>,
     conditions: Conditions,
-    if_range: Option<IfRange>,
+) -> S3Result<Asked> {
+    let wanted = translate::wanted(range, part).map_err(s3)?;
+    let if_range = range.and_then(|_| header(request, "if-range")).map(translate::if_range);
+    Ok(Asked { wanted, conditions, if_range })
 }
 
-impl Asked {
-    fn new<T>(
-        request: &S3Request<T>,
-        range: Option<Range>,
-        part: Option<i32>,
-        conditions: Conditions,
-    ) -> S3Result<Self> {
-        let wanted = translate::wanted(range, part).map_err(s3)?;
-        let if_range = range.and_then(|_| header(request, "if-range")).map(translate::if_range);
-        Ok(Self { wanted, conditions, if_range })
-    }
-
-    /// The range is as asked for: `If-Range`, if it is there, names this object.
-    fn has_range(&self, manifest: &Manifest) -> bool {
-        self.if_range.as_ref().is_none_or(|known| known.holds(manifest))
+/// The object, or 304.
+fn opened<B>(opened: Opened<B>) -> S3Result<(Wanted, Reading<B>)> {
+    match opened {
+        Opened::Reading(wanted, reading) => Ok((wanted, reading)),
+        Opened::NotModified(manifest) => Err(not_modified(&manifest)),
     }
 }
 
@@ -70,8 +62,8 @@ impl<B: Backend> Front<B> {
             input.if_modified_since.clone(),
             input.if_unmodified_since.clone(),
         );
-        let asked = Asked::new(&request, input.range, input.part_number, conditions)?;
-        let (wanted, reading) = self.read(&wants, &key, &asked, (asked.wanted, Wanted::All)).await?;
+        let asked = asked(&request, input.range, input.part_number, conditions)?;
+        let (wanted, reading) = opened(asked.get(&self.backend, &wants, &key).await.map_err(s3)?)?;
         let Reading { manifest, parts, range, transports, body } = reading;
         let answer = Answer {
             manifest: &manifest,
@@ -103,10 +95,8 @@ impl<B: Backend> Front<B> {
             input.if_modified_since.clone(),
             input.if_unmodified_since.clone(),
         );
-        let asked = Asked::new(&request, input.range, input.part_number, conditions)?;
-        // Only a part's place must be asked of the pipeline.
-        let ask = if matches!(asked.wanted, Wanted::Part(_)) { asked.wanted } else { Wanted::Head };
-        let (wanted, reading) = self.read(&wants, &key, &asked, (ask, Wanted::Head)).await?;
+        let asked = asked(&request, input.range, input.part_number, conditions)?;
+        let (wanted, reading) = opened(asked.head(&self.backend, &wants, &key).await.map_err(s3)?)?;
         let Reading { manifest, parts, range, body, .. } = reading;
         drop(body);
         let range = match wanted {
@@ -130,52 +120,16 @@ impl<B: Backend> Front<B> {
         }
         Ok(response)
     }
-
-    /// Opens an object, asking the pipeline for the first of `ask`, or, when the range does not count, for the second.
-    /// Says what of it is wanted then.
-    async fn read(
-        &self,
-        wants: &Wants,
-        key: &ObjectKey,
-        asked: &Asked,
-        ask: (Wanted, Wanted),
-    ) -> S3Result<(Wanted, Reading<B::Body>)> {
-        match self.backend.get(wants, key, ask.0).await {
-            Ok(reading) => {
-                judged(asked.conditions.judge(&reading.manifest), &reading.manifest)?;
-                if asked.has_range(&reading.manifest) {
-                    return Ok((asked.wanted, reading));
-                }
-            }
-            Err(error @ (ReadError::Range { .. } | ReadError::NoSuchPart)) => {
-                let known = self.backend.get(wants, key, Wanted::Head).await.map_err(s3)?;
-                judged(asked.conditions.judge(&known.manifest), &known.manifest)?;
-                if asked.has_range(&known.manifest) {
-                    return Err(s3(error));
-                }
-            }
-            Err(error) => return Err(s3(error)),
-        }
-        let reading = self.backend.get(wants, key, ask.1).await.map_err(s3)?;
-        judged(asked.conditions.judge(&reading.manifest), &reading.manifest)?;
-        Ok((Wanted::All, reading))
-    }
 }
 
-fn judged(verdict: Verdict, manifest: &Manifest) -> S3Result<()> {
-    match verdict {
-        Verdict::Holds => Ok(()),
-        Verdict::Failed => Err(s3(OpError::PreconditionFailed)),
-        Verdict::NotModified => {
-            let mut error = S3Error::new(S3ErrorCode::NotModified);
-            let answer = Answer { manifest, parts: None, range: None, checksums: false, replaced: &[] };
-            let mut headers = answer.headers();
-            headers.remove("content-length");
-            headers.remove("content-type");
-            error.set_headers(headers);
-            Err(error)
-        }
-    }
+fn not_modified(manifest: &Manifest) -> S3Error {
+    let mut error = S3Error::new(S3ErrorCode::NotModified);
+    let answer = Answer { manifest, parts: None, range: None, checksums: false, replaced: &[] };
+    let mut headers = answer.headers();
+    headers.remove("content-length");
+    headers.remove("content-type");
+    error.set_headers(headers);
+    error
 }
 
 /// The range to name in the answer: none when the whole object was asked for, or there is no byte to name.

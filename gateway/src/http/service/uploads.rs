@@ -9,7 +9,7 @@ use super::{Front, open, wants, write_error};
 use crate::ops::conditions::parse_etag;
 use crate::ops::copy::{Origin, Target};
 use crate::ops::requester::Wants;
-use crate::ops::upload::{self, Completed, Completion, DEFAULT_CHECKSUM, Named};
+use crate::ops::upload::{self, Completed, Completion, Named};
 use crate::ops::{Backend, OpError};
 use crate::transfer::{Destination, Wanted};
 use s3s::dto::{
@@ -21,8 +21,7 @@ use s3s::dto::{
 use s3s::{S3ErrorCode, S3Request, S3Response, S3Result};
 use std::time::Duration;
 use tenfour_metadata::api::UploadView;
-use tenfour_types::Scaled;
-use tenfour_types::{ChecksumKind, Manifest, ObjectKey, UploadId};
+use tenfour_types::{Manifest, ObjectKey, Scaled, UploadId};
 
 /// A completion that takes longer than this is answered at once with a body that is kept alive until it is done; its error,
 /// if any, then stands in that body, as S3 has it.
@@ -60,7 +59,7 @@ impl<B: Backend> Front<B> {
         let number = translate::part_number(request.input.part_number).map_err(s3)?;
         let view = self.upload(&wants, &key, upload).await?;
         let chosen = Expected::of(&request.headers).map_err(s3)?.kind();
-        let kind = kept_kind(&view, chosen)?;
+        let kind = upload::kept_kind(&view, chosen).map_err(s3)?;
         let (mut source, has_signed_chunks) = open(&request, &[kind])?;
         let stored = self.backend.put(&wants, Destination::Part { key, upload, number }, &mut source).await;
         let stored = stored.map_err(|error| write_error(error, has_signed_chunks))?;
@@ -101,7 +100,7 @@ impl<B: Backend> Front<B> {
         let wanted = range.map_or(Wanted::All, |(first, end)| Wanted::From(first, Some(end)));
         let origin = Origin { conditions, wanted, ..origin(&request, &input.copy_source)? };
         let view = self.upload(&wants, &key, upload).await?;
-        let kind = kept_kind(&view, None)?;
+        let kind = upload::kept_kind(&view, None).map_err(s3)?;
         let target = |manifest: &Manifest| {
             if range.is_some_and(|(_, end)| end > manifest.size) {
                 let text =
@@ -158,20 +157,6 @@ impl<B: Backend> Front<B> {
         let upload = translate::upload(&request.input.upload_id).map_err(s3)?;
         upload::abort(&self.backend, &wants, &key, upload).await.map_err(s3)?;
         Ok(S3Response::new(AbortMultipartUploadOutput::default()))
-    }
-}
-
-/// The kind of checksum that a part must have, so that the whole can have one.
-fn kept_kind(view: &UploadView, chosen: Option<ChecksumKind>) -> S3Result<ChecksumKind> {
-    match (view.checksum, chosen) {
-        (Some((kind, _)), Some(chosen)) if chosen != kind => {
-            let (kind, chosen) = (crate::ops::checksum::name(kind), crate::ops::checksum::name(chosen));
-            let text = format!(
-                "Checksum Type mismatch occurred, expected checksum Type: {kind}, actual checksum Type: {chosen}"
-            );
-            Err(s3(errors::refusal(S3ErrorCode::InvalidRequest, text)))
-        }
-        (announced, _) => Ok(announced.unwrap_or(DEFAULT_CHECKSUM).0),
     }
 }
 

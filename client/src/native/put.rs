@@ -1,0 +1,215 @@
+//! Storing objects and parts: in a slot, by push or by pull.
+
+use super::config::{PutMode, PutOptions};
+use super::error::{Error, Failure};
+use super::link::{Call, Event, GRANT_EXPIRES, Held, Link, Reply};
+use super::objects::{Served, Stored, request, unexpected};
+use super::retry::{Again, Tries};
+use super::{Client, GetOptions, Route};
+use md5::{Digest as _, Md5};
+use std::sync::Arc;
+use tenfour_rdma::{Frozen, GrantError};
+use tenfour_types::Wire as _;
+use tenfour_types::limits::PUT_BYTES_MAX;
+use tenfour_types::native::{
+    Answer, Content, How, Operation, PULL_RANGES_MAX, Precondition, Request, SLOT_BYTES, ToGateway,
+    slot_body_offset,
+};
+
+/// Longest range that is offered at once, bytes.
+const RANGE_BYTES_MAX: usize = 1 << 30;
+
+/// Where bytes go.
+#[derive(Clone, Copy)]
+pub(super) enum Target<'a> {
+    Object,
+    Part(&'a str, u32),
+}
+
+impl Client {
+    /// Stores all bytes of `body` as an object. When it returns, the object is durable and visible. Dropping the future does not undo
+    /// it: the object is there as a whole or not at all.
+    pub async fn put_object(
+        &self,
+        bucket: &str,
+        key: &str,
+        body: &Frozen,
+        options: &PutOptions,
+    ) -> Result<Stored, Error> {
+        let is_bound = matches!(options.precondition, Precondition::Absent | Precondition::Match(_));
+        let again = if is_bound || self.config().retry.overwrite { Again::Safe } else { Again::Unsafe };
+        let mut tries = Tries::new(self, again);
+        let stored = self.put(&mut tries, Target::Object, bucket, key, body, options).await;
+        match stored {
+            Err(Error::Refused(refusal))
+                if tries.may_have_happened
+                    && is_bound
+                    && ["PreconditionFailed", "NoSuchKey"].contains(&refusal.code.as_str()) =>
+            {
+                self.was_it_us(bucket, key, body).await
+            }
+            stored => stored,
+        }
+    }
+
+    /// A condition did not hold on a later try: perhaps because an earlier one was done.
+    async fn was_it_us(&self, bucket: &str, key: &str, body: &Frozen) -> Result<Stored, Error> {
+        let head = self.head_object(bucket, key, &GetOptions::default()).await;
+        let Ok(head) = head else { return Err(Error::OutcomeUnknown) };
+        let md5: [u8; 16] = Md5::digest(body).into();
+        let etag = head.object.etag;
+        if etag.parts.is_none() && etag.md5 == md5 {
+            return Ok(Stored { etag, checksums: head.object.checksums, served: head.served });
+        }
+        // It failed, or somebody has replaced it since.
+        Err(Error::OutcomeUnknown)
+    }
+
+    pub(super) async fn put(
+        &self,
+        tries: &mut Tries,
+        target: Target<'_>,
+        bucket: &str,
+        key: &str,
+        body: &Frozen,
+        options: &PutOptions,
+    ) -> Result<Stored, Error> {
+        if body.len() as u64 > PUT_BYTES_MAX {
+            return Err(Error::Buffer("one PUT stores at most 5 GiB: upload parts"));
+        }
+        let digest = *blake3::hash(body).as_bytes();
+        let call = async |route: Route<'_>| match route {
+            Route::Http(http) => http.put(target, bucket, key, body, options).await,
+            Route::Rdma(link) => {
+                let putting = Putting { client: self, link, target, bucket, key, body, options, digest };
+                putting.run().await
+            }
+        };
+        self.again(tries, call).await
+    }
+}
+
+/// One try.
+struct Putting<'a> {
+    client: &'a Client,
+    link: Arc<Link>,
+    target: Target<'a>,
+    bucket: &'a str,
+    key: &'a str,
+    body: &'a Frozen,
+    options: &'a PutOptions,
+    digest: [u8; 32],
+}
+
+impl Putting<'_> {
+    async fn run(self) -> Result<Stored, Failure> {
+        if self.options.mode != PutMode::Pull
+            && let Some(stored) = self.in_slot().await?
+        {
+            return Ok(stored);
+        }
+        match self.options.mode {
+            PutMode::Push => self.push().await,
+            PutMode::Auto | PutMode::Pull => self.pull().await,
+        }
+    }
+
+    fn request(&self, how: How) -> Request {
+        let options = self.options;
+        let content = Content {
+            size: self.body.len() as u64,
+            digest: self.digest,
+            md5: options.md5,
+            checksum: options.checksum.clone(),
+            keep: options.keep,
+            how,
+        };
+        let operation = match self.target {
+            Target::Object => Operation::Put {
+                headers: options.headers.clone(),
+                precondition: options.precondition.clone(),
+                content,
+            },
+            Target::Part(upload, number) => {
+                Operation::UploadPart { upload: upload.to_owned(), number, content }
+            }
+        };
+        request(self.bucket, self.key, operation)
+    }
+
+    /// One WRITE with everything; `None` when the object is too large, or no slot or memory for a copy is free now.
+    async fn in_slot(&self) -> Result<Option<Stored>, Failure> {
+        if self.body.len() >= SLOT_BYTES {
+            return Ok(None);
+        }
+        let mut call = self.link.begin(Held::default()).await?;
+        let message = ToGateway::Request { id: call.id, request: self.request(How::Here) }.to_bytes();
+        let bytes = slot_body_offset(message.len()) + self.body.len();
+        if bytes > SLOT_BYTES {
+            return Ok(None);
+        }
+        let Some(buffer) = self.client.inner.domain.pool().try_lease(bytes) else { return Ok(None) };
+        let Some(slot) = self.link.take_slot() else { return Ok(None) };
+        if let Err(failure) = call.send_in_slot(buffer, slot, &message, self.body).await {
+            // Nothing was written: another call may use it.
+            self.link.give_slot_back(slot);
+            return Err(failure);
+        }
+        self.answered(&mut call).await.map(Some)
+    }
+
+    async fn pull(&self) -> Result<Stored, Failure> {
+        let mut held = Held::default();
+        let mut ranges = Vec::new();
+        for begin in (0..self.body.len()).step_by(RANGE_BYTES_MAX) {
+            let range = begin..self.body.len().min(begin + RANGE_BYTES_MAX);
+            let grant = self.link.core.connection.grant_read(self.body.clone(), range, GRANT_EXPIRES);
+            let grant = grant.map_err(|error| match error {
+                GrantError::Disconnected => Failure::broken(false),
+                _ => Failure::before(Error::Buffer("the buffer is of another client's memory")),
+            })?;
+            ranges.push(grant.remote());
+            held.from.push(grant);
+        }
+        debug_assert!(ranges.len() <= PULL_RANGES_MAX);
+        let mut call = self.link.begin(held).await?;
+        call.send(self.request(How::Pull(ranges))).await?;
+        self.answered(&mut call).await
+    }
+
+    async fn push(&self) -> Result<Stored, Failure> {
+        let mut call = self.link.begin(Held::default()).await?;
+        call.send(self.request(How::Push)).await?;
+        let mut written = 0;
+        loop {
+            match call.next(self.client.config().answer_deadline).await {
+                Event::WriteHere(chunk, remote) => {
+                    let bytes = (remote.bytes as usize).min(self.body.len() - written);
+                    let source = self.body.slice(written..written + bytes);
+                    let to = remote.sub(0, bytes as u32);
+                    let (Some(source), Some(to)) = (source, to) else { return Err(unexpected()) };
+                    written += bytes;
+                    // Nothing is committed before the last byte is there.
+                    let sent = call.write(source, to, chunk).await;
+                    sent.map_err(|_| Failure::broken(written == self.body.len()))?;
+                }
+                Event::Reply(reply) => return self.stored(*reply),
+                Event::Broken(_) => return Err(Failure::broken(written == self.body.len())),
+                Event::Entries(_) => return Err(unexpected()),
+            }
+        }
+    }
+
+    async fn answered(&self, call: &mut Call) -> Result<Stored, Failure> {
+        let reply = call.reply(self.client.config().answer_deadline).await;
+        self.stored(reply.map_err(|_| Failure::broken(true))?)
+    }
+
+    fn stored(&self, reply: Reply) -> Result<Stored, Failure> {
+        let served = Served { carrier: self.link.carrier().to_owned(), fabric: reply.fabric };
+        match reply.result? {
+            Answer::Stored { etag, checksums } => Ok(Stored { etag, checksums, served }),
+            _ => Err(unexpected()),
+        }
+    }
+}
