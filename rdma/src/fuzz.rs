@@ -7,9 +7,27 @@ use crate::handshake::{HELLO_BYTES_MAX, accept_session, initiate_session, read_o
 use crate::setup::{Role, SETUP_BYTES, SIGNED_BYTES, Setup, mac};
 use crate::shm::descriptor::{DESCRIPTOR_BYTES, Descriptor};
 use crate::tcp::frame::{Frame, HEAD_BYTES};
-use crate::{ClusterKey, Endpoint};
+use crate::{Advertised, ClusterKey, Endpoint};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+
+/// What ends of a verbs connection say: pure, so that it is fuzzed also where the provider is not built.
+#[path = "verbs/message.rs"]
+#[allow(dead_code, reason = "only its codecs are wanted here")]
+mod message;
+
+/// SENDs and greetings of connections over RDMA devices: one form each.
+pub fn message(bytes: &[u8]) -> bool {
+    let head = message::Head::decode(bytes).is_some_and(|(head, payload)| {
+        assert_eq!([&head.encode()[..], payload].concat(), bytes, "{head:?}");
+        true
+    });
+    let greeting = message::Greeting::decode(bytes).is_some_and(|greeting| {
+        assert!(bytes.starts_with(&greeting.encode()));
+        true
+    });
+    head | greeting
+}
 
 /// Heads of TCP frames: one form each.
 pub fn frame(bytes: &[u8]) -> bool {
@@ -82,9 +100,15 @@ fn now<F: Future>(future: F) -> Option<F::Output> {
 /// Endpoints of the cluster map.
 pub fn endpoint(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
-    let Ok(endpoint) = text.parse::<Endpoint>() else { return false };
-    assert_eq!(endpoint.to_string().parse().as_ref(), Ok(&endpoint));
-    true
+    let endpoint = text.parse::<Endpoint>().is_ok_and(|endpoint| {
+        assert_eq!(endpoint.to_string().parse().as_ref(), Ok(&endpoint));
+        true
+    });
+    let advertised = text.parse::<Advertised>().is_ok_and(|advertised| {
+        assert_eq!(advertised.to_string().parse().as_ref(), Ok(&advertised));
+        true
+    });
+    endpoint | advertised
 }
 
 #[cfg(test)]
@@ -115,6 +139,23 @@ mod tests {
     }
 
     #[test]
+    fn words_over_a_device_have_one_form() {
+        use super::message::{Bye, Greeting, Head, Kind};
+        let said = |kind, payload: &[u8]| [&Head { kind, credits: 300 }.encode()[..], payload].concat();
+        let (mine, yours) = (crate::OperationError::RemoteAccess, crate::OperationError::ReceiverNotReady);
+        let seeds = [
+            ("fragment", said(Kind::Fragment { last: false }, b"part")),
+            ("last-fragment", said(Kind::Fragment { last: true }, b"")),
+            ("credits", said(Kind::Credits, b"")),
+            ("closed", said(Kind::Bye(Bye::Closed), b"")),
+            ("mine", said(Kind::Bye(Bye::Mine(mine)), b"")),
+            ("yours", said(Kind::Bye(Bye::Yours(yours)), b"")),
+            ("greeting", [&Greeting { receives: 64 }.encode()[..], &[0; 44]].concat()),
+        ];
+        replay("rdma_message", message, &seeds);
+    }
+
+    #[test]
     fn descriptors_have_one_form() {
         let (key, address, bytes, offset) = (u64::MAX, 1 << 40, 1 << 20, 4096);
         let descriptors = [
@@ -136,6 +177,7 @@ mod tests {
         let seeds = [
             ("request", setup_of(Kind::Request, Provider::Shm, b"hello", Role::Initiator)),
             ("accept", setup_of(Kind::Accept, Provider::Tcp, &[7; 56], Role::Acceptor)),
+            ("request-over-a-device", setup_of(Kind::Request, Provider::Verbs, b"hello", Role::Initiator)),
             ("reject", setup_of(Kind::Reject, Provider::Tcp, b"", Role::Acceptor)),
         ];
         replay("rdma_setup", setup, &seeds);
@@ -162,6 +204,8 @@ mod tests {
             ("shm", "shm:/run/tenfour/fabric.sock"),
             ("tcp", "tcp:127.0.0.1:7001"),
             ("tcp6", "tcp:[fe80::1%2]:7001"),
+            ("verbs", "verbs:10.0.0.4:9201"),
+            ("shm-on-a-host", "shm@41d6a3c8b2f0917e:/run/tenfour/node.sock"),
         ];
         let seeds = named.map(|(name, text)| (name, text.as_bytes().to_vec()));
         replay("rdma_endpoint", endpoint, &seeds);

@@ -186,8 +186,10 @@ pub(crate) struct Hashing<P> {
 impl<P> Hashing<P> {
     /// Waits until it is hashed, and the stream's runs before it; false when it never will be.
     pub(crate) async fn done(mut self) -> bool {
-        if self.done.try_recv().is_ok() {
-            return true;
+        match self.done.try_recv() {
+            Ok(()) => return true,
+            Err(oneshot::error::TryRecvError::Closed) => return false,
+            Err(oneshot::error::TryRecvError::Empty) => {}
         }
         {
             let mut table = self.shared.table.lock();

@@ -197,9 +197,9 @@ impl GrantTable {
         let mut state = self.state.lock();
         let Slot::Occupied(mut slot) = state.entries.entry(key) else { return Ok(None) };
         if !matches!(slot.get().memory, Memory::InUse(_)) {
-            let Entry { guard, memory, .. } = slot.remove();
+            // The device lets go before the caller has the memory, and after others have the table.
+            let Entry { guard: _closed_on_return, memory, .. } = slot.remove();
             drop(state);
-            drop(guard);
             return Ok(Some(memory));
         }
         let (hand_over, promise) = oneshot::channel();
