@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 /// What ends of a verbs connection say: pure, so that it is fuzzed also where the provider is not built.
 #[path = "verbs/message.rs"]
+#[cfg_attr(feature = "verbs", allow(clippy::duplicate_mod))] // There it is a part of the provider, too.
 #[allow(dead_code, reason = "only its codecs are wanted here")]
 mod message;
 
