@@ -42,8 +42,10 @@ fn files(ending: &str) -> Vec<(String, String)> {
             fs::read_dir(&folder).expect("a readable folder").map(|entry| entry.expect("an entry").path())
         {
             let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // What is built lies in a `target` beside a manifest; a room of that name lies in a `src`.
+            let is_built = name == "target" && !folder.ends_with("src");
             if entry.is_dir()
-                && name != "target"
+                && !is_built
                 && !name.starts_with('.')
                 && !name.starts_with("tenfour-data")
             {
