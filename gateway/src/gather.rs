@@ -4,6 +4,7 @@
 //! nothing is handed on before its blocks match a table that matches the stripe row's digest. A shard that is missing, bad or overdue is
 //! computed from ten others, and of those only the blocks that it takes are fetched.
 
+mod holders;
 mod plan;
 
 use crate::counters::count;
@@ -12,6 +13,7 @@ use crate::memory::Exhausted;
 use crate::nodes::{Failure, FetchAnswer, Inbox, Link, View};
 use crate::transport::Transports;
 use bytes::Bytes;
+use holders::{PassedOver, SecondLooks};
 use plan::{Need, Shard, Step};
 use std::ops::Range;
 use std::sync::Arc;
@@ -48,13 +50,12 @@ pub(crate) struct Gather {
     view: View,
     row: Arc<StripeRow>,
     shards: [Shard; TOTAL_SHARDS],
-    /// The holder of each shard that is asked next, as a position in its chain.
-    holders: [usize; TOTAL_SHARDS],
+    passed_over: Vec<PassedOver>,
     needs: Vec<Need>,
     pieces: Vec<Piece>,
     fetches: Vec<Fetch>,
     inbox: Arc<Inbox<FetchAnswer>>,
-    is_map_fresh: bool,
+    second_looks: SecondLooks,
     deadline: Instant,
 }
 
@@ -73,8 +74,8 @@ struct Fetch {
 }
 
 impl Gather {
-    /// Begins to fetch a range of a stripe's object bytes. With `wait`, memory is waited for, and the caller holds none;
-    /// without, there is no gather when there is no memory now.
+    /// Begins to fetch a range of a stripe's object bytes. With `wait`, memory and shards are waited for, and the caller holds no
+    /// memory; without, there is no gather when they cannot be had now.
     pub(crate) async fn begin(
         inner: &Arc<Inner>,
         row: &Arc<StripeRow>,
@@ -89,22 +90,21 @@ impl Gather {
             view: inner.nodes.view_for_reading(),
             row: row.clone(),
             shards: std::array::from_fn(|_| Shard::default()),
-            holders: [0; TOTAL_SHARDS],
+            passed_over: Vec::new(),
             needs: plan::needs(geometry, range),
             pieces: Vec::new(),
             fetches: Vec::new(),
             inbox: Inbox::new(),
-            is_map_fresh: false,
+            second_looks: SecondLooks::default(),
             deadline: Instant::now() + inner.read_deadline,
         };
         gather.look_for_holders();
-        let asked = if wait {
+        if wait {
             gather.ask_from_nothing().await?;
-            true
-        } else {
-            gather.ask_now()?
-        };
-        Ok(asked.then_some(gather))
+            return Ok(Some(gather));
+        }
+        let Some(fetches) = gather.next_fetches() else { return Ok(None) };
+        Ok(gather.ask_if_there_is_memory(fetches).then_some(gather))
     }
 
     /// What carries the shards that are asked first for a range of a stripe.
@@ -123,7 +123,8 @@ impl Gather {
     /// Waits for the bytes, in order. May be dropped and called again.
     pub(crate) async fn finish(&mut self) -> Result<Vec<Bytes>, GatherError> {
         while !plan::is_enough(&self.needs, &self.shards) {
-            if !self.ask_now_or_refresh().await? {
+            let fetches = self.fetches_or_look_again().await?;
+            if !self.ask_if_there_is_memory(fetches) {
                 self.ask_from_nothing().await?;
                 continue;
             }
@@ -152,58 +153,35 @@ impl Gather {
         self.assemble()
     }
 
-    /// Which shards can be asked for at all, and which of those are late already.
-    fn look_for_holders(&mut self) {
-        for index in ShardIndex::all() {
-            let holder = self.holder(index);
-            let shard = &mut self.shards[index.get()];
-            shard.failed = holder.is_none();
-            shard.late |= holder.is_some_and(|(_, is_ready)| !is_ready);
+    /// What is to be asked for now; `None` when fewer than ten shards can be had.
+    fn next_fetches(&self) -> Option<Vec<(ShardIndex, Range<usize>)>> {
+        match plan::next(&self.needs, &self.shards) {
+            Step::Fetch(fetches) => Some(fetches),
+            Step::Impossible => None,
         }
     }
 
-    /// The target to ask for a shard next, and whether its node is ready.
-    fn holder(&mut self, index: ShardIndex) -> Option<(TargetId, bool)> {
-        let (map, view) = (&self.map, &self.view);
-        let mut chain = map.holders(&self.row, index).enumerate().skip(self.holders[index.get()]);
-        let (position, target, node) = chain.find_map(|(position, target)| {
-            let node = map.node_of(target).filter(|node| view.is_connected(*node))?;
-            Some((position, target, node))
-        })?;
-        let is_ready = view.is_ready(node);
-        drop(chain);
-        self.holders[index.get()] = position;
-        Some((target, is_ready))
+    /// The same, and when it is impossible: by the newest map and connections, for as long as there is hope.
+    async fn fetches_or_look_again(&mut self) -> Result<Vec<(ShardIndex, Range<usize>)>, GatherError> {
+        loop {
+            if let Some(fetches) = self.next_fetches() {
+                return Ok(fetches);
+            }
+            if !self.look_again().await {
+                return Err(self.unavailable());
+            }
+        }
     }
 
-    /// Asks for what is still to be asked for; false, and nothing asked, when there is no memory for it now.
-    fn ask_now(&mut self) -> Result<bool, GatherError> {
-        let Step::Fetch(fetches) = plan::next(&self.needs, &self.shards) else {
-            return Err(self.unavailable());
-        };
+    /// False, and nothing asked, when there is no memory for it now.
+    fn ask_if_there_is_memory(&mut self, fetches: Vec<(ShardIndex, Range<usize>)>) -> bool {
         if fetches.is_empty() {
-            return Ok(true);
+            return true;
         }
         let lengths: Vec<usize> = fetches.iter().map(|(_, range)| range.len()).collect();
-        let Some(memory) = self.inner.memory.try_take(&lengths) else { return Ok(false) };
+        let Some(memory) = self.inner.memory.try_take(&lengths) else { return false };
         self.ask(fetches, memory);
-        Ok(true)
-    }
-
-    /// The same, and when it cannot be done by the map as it is known: by the newest.
-    async fn ask_now_or_refresh(&mut self) -> Result<bool, GatherError> {
-        let asked = self.ask_now();
-        if asked.is_ok() || self.is_map_fresh {
-            return asked;
-        }
-        self.is_map_fresh = true;
-        if let Ok(map) = self.inner.metadata.refresh_map().await {
-            self.map = map;
-        }
-        self.view = self.inner.nodes.view_for_reading();
-        self.holders = [0; TOTAL_SHARDS];
-        self.look_for_holders();
-        self.ask_now()
+        true
     }
 
     /// Lets go of everything and waits for all the memory that is needed, so that nobody waits while holding some.
@@ -212,9 +190,7 @@ impl Gather {
         self.fetches.clear();
         self.inbox = Inbox::new();
         self.shards.iter_mut().for_each(Shard::forget);
-        let Step::Fetch(fetches) = plan::next(&self.needs, &self.shards) else {
-            return Err(self.unavailable());
-        };
+        let fetches = self.fetches_or_look_again().await?;
         let lengths: Vec<usize> = fetches.iter().map(|(_, range)| range.len()).collect();
         let memory = self.inner.memory.take(&lengths).await?;
         self.ask(fetches, memory);
@@ -226,20 +202,27 @@ impl Gather {
             if !self.needs.iter().any(|need| need.index == index) {
                 count(&self.inner.counters.read_hedges);
             }
-            let asked = self.fetch(index, range.clone(), buffer);
-            let shard = &mut self.shards[index.get()];
-            match asked {
-                Ok(()) => shard.expected = Some(range),
+            let Some((target, _)) = self.holder(index) else {
+                self.shards[index.get()].failed = true;
+                continue;
+            };
+            match self.fetch(index, target, range.clone(), buffer) {
+                Ok(()) => self.shards[index.get()].expected = Some(range),
                 Err(failure) => {
                     tracing::debug!(%index, %failure, "a shard cannot be asked for");
-                    shard.failed = true;
+                    self.fetch_failed(index, target, failure);
                 }
             }
         }
     }
 
-    fn fetch(&mut self, index: ShardIndex, range: Range<usize>, buffer: Buffer) -> Result<(), Failure> {
-        let (target, _) = self.holder(index).ok_or(Failure::Lost)?;
+    fn fetch(
+        &mut self,
+        index: ShardIndex,
+        target: TargetId,
+        range: Range<usize>,
+        buffer: Buffer,
+    ) -> Result<(), Failure> {
         let link: Arc<Link> =
             self.map.node_of(target).and_then(|node| self.inner.nodes.link(node)).ok_or(Failure::Lost)?;
         let digest = self.row.digests[index.get()];
@@ -302,21 +285,6 @@ impl Gather {
         let is_ours = table.payload_bytes as usize == self.row.shard_bytes() && Some(&digest) == ours;
         let sound = verify_blocks(&bytes, range.start / CRC_BLOCK_BYTES, &table.block_sums).is_ok();
         if is_ours && sound { Ok(bytes) } else { Err(Failure::Refused(ShardError::Damaged)) }
-    }
-
-    fn fetch_failed(&mut self, index: ShardIndex, target: TargetId, failure: Failure) {
-        if let Failure::Refused(
-            error @ (ShardError::Damaged | ShardError::NotFound | ShardError::UnknownTarget),
-        ) = failure
-        {
-            count(&self.inner.counters.bad_shards);
-            tracing::warn!(stripe = %self.row.id, %index, %target, %error, "a bad shard is read around; repair will find it");
-        }
-        self.holders[index.get()] += 1;
-        let holder = self.holder(index);
-        let shard = &mut self.shards[index.get()];
-        shard.failed = holder.is_none();
-        shard.late = holder.is_some_and(|(_, is_ready)| !is_ready);
     }
 
     fn unavailable(&self) -> GatherError {

@@ -187,13 +187,14 @@ async fn conditions_checksums_and_headers_are_those_of_s3() {
         (
             with(|options| {
                 options.checksum =
-                    Some(Checksum { kind: ChecksumKind::Crc32, value: vec![0; 4], parts: None })
+                    Some(Checksum { kind: ChecksumKind::Crc32, value: vec![0; 4], parts: None });
             }),
             "BadDigest",
         ),
         (
             with(|options| {
-                options.checksum = Some(Checksum { kind: ChecksumKind::Sha1, value: vec![0; 4], parts: None })
+                options.checksum =
+                    Some(Checksum { kind: ChecksumKind::Sha1, value: vec![0; 4], parts: None });
             }),
             "InvalidRequest",
         ),
