@@ -44,11 +44,7 @@ fn files(ending: &str) -> Vec<(String, String)> {
             let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
             // What is built lies in a `target` beside a manifest; a room of that name lies in a `src`.
             let is_built = name == "target" && !folder.ends_with("src");
-            if entry.is_dir()
-                && !is_built
-                && !name.starts_with('.')
-                && !name.starts_with("tenfour-data")
-            {
+            if entry.is_dir() && !is_built && !name.starts_with('.') && !name.starts_with("tenfour-data") {
                 folders.push(entry);
             } else if entry.extension().is_some_and(|extension| extension == ending) {
                 let path = entry.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
