@@ -78,10 +78,7 @@ fn stripe(case: &Case, fill: &[u8]) -> [Vec<u8>; 14] {
     let mut shards: [Vec<u8>; 14] =
         std::array::from_fn(|index| (0..bytes).map(|at| byte(index, at)).collect());
     let (data, parity) = shards.split_at_mut(10);
-    let mut encoded: Vec<(&str, Result<Vec<Vec<u8>>, CodecError>)> = Vec::new();
-    for codec in all() {
-        encoded.push((codec.name(), encode(&*codec, data)));
-    }
+    let encoded: Vec<_> = all().into_iter().map(|codec| (codec.name(), encode(&*codec, data))).collect();
     if let Some((_, first)) = encoded.first() {
         encoded.iter().for_each(|(name, other)| assert_eq!(other, first, "{name} encodes differently"));
         assert_eq!(first.is_ok(), bytes > 0 && bytes.is_multiple_of(UNIT_BYTES));

@@ -163,9 +163,8 @@ impl Push<'_> {
     async fn grant<B: Backend>(&mut self, context: &Context<B>, size: u64) -> Result<(), SourceError> {
         while self.open.len() < CHUNKS_OPEN_MAX && self.granted < size {
             let bytes = usize::try_from(size - self.granted).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-            let lent = match lend(&context.lender, bytes, self.open.is_empty()).await? {
-                Some(lent) => lent,
-                None => return Ok(()),
+            let Some(lent) = lend(&context.lender, bytes, self.open.is_empty()).await? else {
+                return Ok(());
             };
             let gone = |_| SourceError::Truncated;
             let grant = context.outgoing.connection.grant_write(lent.0, 0..bytes, GRANT_EXPIRES);
@@ -205,9 +204,8 @@ impl Pull {
             && let Some(range) = self.ranges.front_mut()
         {
             let bytes = (range.bytes as usize).min(CHUNK_BYTES);
-            let (buffer, permit) = match lend(&context.lender, bytes, self.reads.is_empty()).await? {
-                Some(lent) => lent,
-                None => return Ok(()),
+            let Some((buffer, permit)) = lend(&context.lender, bytes, self.reads.is_empty()).await? else {
+                return Ok(());
             };
             let now = bytes as u32;
             let from = range.sub(0, now).ok_or(SourceError::Truncated)?;
