@@ -3,6 +3,9 @@
 //! Each function takes any bytes, panics where a promise is broken, and returns whether they were what it decodes. The shard record
 //! is not here: what its checksums are computed with is `node`'s to know, and so is its target.
 
+use crate::native::frame::{self, Opener, Sealer};
+use crate::native::login::{date_of, day_number};
+use crate::native::{Greeting, HEAD_BYTES, Login, LoginAnswer, ToClient, ToGateway};
 use crate::shard_service::{FromNode, Hello, ToNode};
 use crate::{BucketName, Manifest, ObjectKey, StripeId, StripeRow, UploadId, Wire};
 use std::fmt::Debug;
@@ -10,6 +13,38 @@ use std::fmt::Debug;
 /// Messages between a gateway and a node.
 pub fn messages(bytes: &[u8]) -> bool {
     survives::<Hello>(bytes) | survives::<ToNode>(bytes) | survives::<FromNode>(bytes)
+}
+
+/// S3 over RDMA: greetings, logins, frames (as they are, and with a good MAC around any message), requests and answers.
+pub fn native(bytes: &[u8]) -> bool {
+    let greeting = Greeting::decode(bytes).is_ok_and(|greeting| greeting.encode() == bytes);
+    let login = Login::from_bytes(bytes).is_ok_and(|login| {
+        let day = day_number(&login.date).filter(|_| login.is_plausible());
+        assert!(day.is_none_or(|day| day_number(&date_of(day)) == Some(day)));
+        survives::<Login>(bytes)
+    });
+    let answer = survives::<LoginAnswer>(bytes);
+    greeting | login | answer | framed(bytes) | survives::<ToGateway>(bytes) | survives::<ToClient>(bytes)
+}
+
+/// A frame opens once, with its own number, and under its own key.
+fn framed(bytes: &[u8]) -> bool {
+    const KEYS: [[u8; 32]; 2] = [[3; 32], [4; 32]];
+    let [key, other] = KEYS;
+    let (mut sealer, mut opener) = (Sealer::new(key), Opener::new(key));
+    sealer.sent();
+    assert!(opener.open(&sealed(&sealer, bytes)).is_err(), "a frame out of order");
+    let sealed = sealed(&Sealer::new(key), bytes);
+    assert_eq!(opener.open(&sealed), Ok((bytes, &[][..])));
+    assert!(opener.open(&sealed).is_err() && frame::open(&other, 0, &sealed).is_err());
+    frame::open(&key, 0, bytes).is_ok_and(|(message, after)| {
+        assert_eq!(bytes.len(), HEAD_BYTES + message.len() + after.len());
+        true
+    })
+}
+
+fn sealed(sealer: &Sealer, message: &[u8]) -> Vec<u8> {
+    sealer.head(message).map(|head| [&head[..], message].concat()).unwrap_or_default()
 }
 
 /// What metadata stores of objects.
@@ -95,6 +130,58 @@ mod tests {
             ("status", FromNode::Status { request, targets: vec![status] }.to_bytes()),
         ];
         replay("types_messages", messages, &seeds);
+    }
+
+    #[test]
+    fn the_native_protocol_survives() {
+        use crate::native::{
+            Answer, Content, Entry, How, Operation, Precondition, Read, Refusal, Request, Retry, Slot,
+            Welcome,
+        };
+        let remote = Remote { address: 0x7f00_0000_1000, bytes: 1 << 20, key: u64::MAX };
+        let checksum = Checksum { kind: ChecksumKind::Crc32c, value: vec![1; 4], parts: None };
+        let ask = |operation| {
+            let request =
+                Request { bucket: "b".into(), key: "photos/ä".into(), expected_owner: None, operation };
+            ToGateway::Request { id: 7, request }.to_bytes()
+        };
+        let content = Content {
+            size: 5,
+            digest: [9; 32],
+            md5: Some([1; 16]),
+            checksum: Some(checksum),
+            keep: Some(ChecksumKind::Sha256),
+            how: How::Pull(vec![remote; 2]),
+        };
+        let headers = Headers(vec![("content-type".into(), "text/plain".into())]);
+        let put = Operation::Put { headers, precondition: Precondition::Absent, content };
+        let (access_key, region, proof) = ("AK".to_owned(), "us-east-1".to_owned(), [5; 32]);
+        let login = Login { access_key, date: "20261123".into(), region, proof };
+        let refusal = || Refusal { code: "SlowDown".into(), message: "later".into(), retry: Retry::Later };
+        let slots = vec![Slot { index: 1, remote }];
+        let entries = vec![Entry::CommonPrefix("photos/".into())];
+        let sealer = Sealer::new([3; 32]);
+        let reply =
+            ToClient::Reply { id: 7, slot: None, fabric: "shm".into(), result: Err::<Answer, _>(refusal()) };
+        let seeds = [
+            ("greeting", Greeting::new([7; 32]).encode().to_vec()),
+            ("login", login.to_bytes()),
+            ("proved", LoginAnswer::Proved([5; 32]).to_bytes()),
+            ("not-believed", LoginAnswer::Refused(refusal()).to_bytes()),
+            ("frame", sealed(&sealer, &ask(Operation::Head(Read::default())))),
+            ("get", ask(Operation::Get { read: Read::default(), into: Some(remote) })),
+            ("put", ask(put)),
+            ("written", ToGateway::Written { id: 7, chunk: 300 }.to_bytes()),
+            (
+                "welcome",
+                ToClient::Welcome(Welcome { slots, requests_max: 64, carrier: "tcp".into() }).to_bytes(),
+            ),
+            ("write-here", ToClient::WriteHere { id: 7, chunk: 1, remote }.to_bytes()),
+            ("entries", ToClient::Entries { id: 7, entries }.to_bytes()),
+            ("reply", reply.to_bytes()),
+            ("closing", ToClient::Closing(refusal()).to_bytes()),
+        ];
+        replay("types_native", native, &seeds);
     }
 
     #[test]
