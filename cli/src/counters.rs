@@ -58,7 +58,7 @@ impl Door {
             let all: Counters = gateway.counters().all().into_iter().collect();
             let text = serde_json::to_vec(&all).unwrap_or_default();
             // A reader that does not read is its own loss.
-            let _ = timeout(ANSWER_WITHIN, reader.write_all(&text)).await;
+            let _ = timeout(ANSWER_WITHIN.scaled(), reader.write_all(&text)).await;
         }
     }
 }

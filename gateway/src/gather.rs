@@ -66,6 +66,16 @@ struct Piece {
     bytes: Frozen,
 }
 
+/// What came of asking for shards.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    All,
+    /// Some could not be asked for: others have to be.
+    NotAll,
+    /// Nothing was asked.
+    NoMemory,
+}
+
 struct Fetch {
     index: ShardIndex,
     target: TargetId,
@@ -104,7 +114,8 @@ impl Gather {
             return Ok(Some(gather));
         }
         let Some(fetches) = gather.next_fetches() else { return Ok(None) };
-        Ok(gather.ask_if_there_is_memory(fetches).then_some(gather))
+        let has_memory = gather.ask_if_there_is_memory(fetches) != Asked::NoMemory;
+        Ok(has_memory.then_some(gather))
     }
 
     /// What carries the shards that are asked first for a range of a stripe.
@@ -124,9 +135,13 @@ impl Gather {
     pub(crate) async fn finish(&mut self) -> Result<Vec<Bytes>, GatherError> {
         while !plan::is_enough(&self.needs, &self.shards) {
             let fetches = self.fetches_or_look_again().await?;
-            if !self.ask_if_there_is_memory(fetches) {
-                self.ask_from_nothing().await?;
-                continue;
+            match self.ask_if_there_is_memory(fetches) {
+                Asked::All => {}
+                Asked::NotAll => continue,
+                Asked::NoMemory => {
+                    self.ask_from_nothing().await?;
+                    continue;
+                }
             }
             if plan::is_enough(&self.needs, &self.shards) {
                 break;
@@ -173,15 +188,15 @@ impl Gather {
         }
     }
 
-    /// False, and nothing asked, when there is no memory for it now.
-    fn ask_if_there_is_memory(&mut self, fetches: Vec<(ShardIndex, Range<usize>)>) -> bool {
+    fn ask_if_there_is_memory(&mut self, fetches: Vec<(ShardIndex, Range<usize>)>) -> Asked {
         if fetches.is_empty() {
-            return true;
+            return Asked::All;
         }
         let lengths: Vec<usize> = fetches.iter().map(|(_, range)| range.len()).collect();
-        let Some(memory) = self.inner.memory.try_take(&lengths) else { return false };
-        self.ask(fetches, memory);
-        true
+        match self.inner.memory.try_take(&lengths) {
+            Some(memory) => self.ask(fetches, memory),
+            None => Asked::NoMemory,
+        }
     }
 
     /// Lets go of everything and waits for all the memory that is needed, so that nobody waits while holding some.
@@ -197,13 +212,15 @@ impl Gather {
         Ok(())
     }
 
-    fn ask(&mut self, fetches: Vec<(ShardIndex, Range<usize>)>, memory: Vec<Buffer>) {
+    fn ask(&mut self, fetches: Vec<(ShardIndex, Range<usize>)>, memory: Vec<Buffer>) -> Asked {
+        let mut outcome = Asked::All;
         for ((index, range), buffer) in fetches.into_iter().zip(memory) {
             if !self.needs.iter().any(|need| need.index == index) {
                 count(&self.inner.counters.read_hedges);
             }
             let Some((target, _)) = self.holder(index) else {
                 self.shards[index.get()].failed = true;
+                outcome = Asked::NotAll;
                 continue;
             };
             match self.fetch(index, target, range.clone(), buffer) {
@@ -211,9 +228,11 @@ impl Gather {
                 Err(failure) => {
                     tracing::debug!(%index, %failure, "a shard cannot be asked for");
                     self.fetch_failed(index, target, failure);
+                    outcome = Asked::NotAll;
                 }
             }
         }
+        outcome
     }
 
     fn fetch(

@@ -5,8 +5,7 @@ use super::error::{Error, Failure};
 use super::link::{Call, Event, GRANT_EXPIRES, Held, Link, Reply};
 use super::objects::{Served, Stored, request, unexpected};
 use super::retry::{Again, Tries};
-use super::{Client, GetOptions, Route};
-use md5::{Digest as _, Md5};
+use super::{Client, Route};
 use std::sync::Arc;
 use tenfour_rdma::{Frozen, GrantError};
 use tenfour_types::Wire as _;
@@ -46,23 +45,11 @@ impl Client {
                     && is_bound
                     && ["PreconditionFailed", "NoSuchKey"].contains(&refusal.code.as_str()) =>
             {
-                self.was_it_us(bucket, key, body).await
+                // An earlier try of ours, or somebody else: equal bytes would prove neither, and a lock must not be held twice.
+                Err(Error::OutcomeUnknown)
             }
             stored => stored,
         }
-    }
-
-    /// A condition did not hold on a later try: perhaps because an earlier one was done.
-    async fn was_it_us(&self, bucket: &str, key: &str, body: &Frozen) -> Result<Stored, Error> {
-        let head = self.head_object(bucket, key, &GetOptions::default()).await;
-        let Ok(head) = head else { return Err(Error::OutcomeUnknown) };
-        let md5: [u8; 16] = Md5::digest(body).into();
-        let etag = head.object.etag;
-        if etag.parts.is_none() && etag.md5 == md5 {
-            return Ok(Stored { etag, checksums: head.object.checksums, served: head.served });
-        }
-        // It failed, or somebody has replaced it since.
-        Err(Error::OutcomeUnknown)
     }
 
     pub(super) async fn put(

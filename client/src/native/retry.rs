@@ -7,7 +7,7 @@
 //! | call | again? | because |
 //! |---|---|---|
 //! | GET, HEAD, LIST | yes | it changes nothing |
-//! | PUT or DELETE with `If-Match`, PUT with `If-None-Match: *` | yes | the second cannot undo what somebody else wrote after the first: then its condition does not hold. When it does not, the first may be the reason: a PUT looks at the object's ETag, succeeds when it is the MD5 of its own bytes, and is unknown else (as always where ETags are no MD5s); a DELETE succeeds when the object is gone |
+//! | PUT or DELETE with `If-Match`, PUT with `If-None-Match: *` | yes | the second cannot undo what somebody else wrote after the first: then its condition does not hold. When it does not, the first may be the reason, or somebody else who wrote the same bytes: a PUT is unknown then; a DELETE succeeds when the object is gone |
 //! | PUT without a condition, or with `If-Match: *` | no, unless `RetryPolicy::overwrite` | between the two somebody else may have written, and been told so; the second would undo that. The caller gets [`super::Error::OutcomeUnknown`] |
 //! | DELETE without a condition | no, unless `RetryPolicy::overwrite` | the same: it would remove what somebody else wrote |
 //! | a push that broke before its last chunk was written | yes, whatever its condition | the gateway commits nothing before it has every byte |
@@ -21,6 +21,7 @@
 use super::error::{Error, Failure};
 use super::{Client, Route};
 use std::time::Duration;
+use tenfour_types::native::Retry;
 
 /// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -56,7 +57,9 @@ impl Tries {
         let is_barred = failure.may_have_happened && self.again == Again::Unsafe;
         if self.left == 0 || is_barred || !failure.error.is_retryable() {
             // What came of an earlier try is not known better by a later one that was not made.
-            let hides = self.may_have_happened && matches!(failure.error, Error::Broken | Error::Connect(_));
+            let says_for_good =
+                matches!(&failure.error, Error::Refused(refusal) if refusal.retry == Retry::Never);
+            let hides = self.may_have_happened && !says_for_good;
             return Err(if hides { Error::OutcomeUnknown } else { failure.error });
         }
         let fraction = 0.5 + rand::random::<f64>() / 2.0;

@@ -163,14 +163,16 @@ impl Push<'_> {
     async fn grant<B: Backend>(&mut self, context: &Context<B>, size: u64) -> Result<(), SourceError> {
         while self.open.len() < CHUNKS_OPEN_MAX && self.granted < size {
             let bytes = usize::try_from(size - self.granted).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-            let Some(lent) = lend(&context.lender, bytes, self.open.is_empty()).await? else {
+            let Some((mut buffer, permit)) = lend(&context.lender, bytes, self.open.is_empty()).await? else {
                 return Ok(());
             };
+            // A client that says to have written and has not must not learn, by guessing at digests, what was here before.
+            buffer.fill(0);
             let gone = |_| SourceError::Truncated;
-            let grant = context.outgoing.connection.grant_write(lent.0, 0..bytes, GRANT_EXPIRES);
+            let grant = context.outgoing.connection.grant_write(buffer, 0..bytes, GRANT_EXPIRES.scaled());
             let grant = grant.map_err(|_| SourceError::Truncated)?;
             let (id, chunk, remote) = (self.id, self.next_chunk, grant.remote());
-            self.open.push_back((chunk, grant, lent.1));
+            self.open.push_back((chunk, grant, permit));
             self.next_chunk += 1;
             self.granted += bytes as u64;
             context.outgoing.send(&ToClient::WriteHere { id, chunk, remote }).await.map_err(gone)?;

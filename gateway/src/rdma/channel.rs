@@ -4,7 +4,7 @@
 //! that a future that is dropped has either posted or used no number.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use tenfour_rdma::{Connection, Frozen, OperationError, Remote};
+use tenfour_rdma::{Completion, Connection, Frozen, OperationError, Remote};
 use tenfour_types::Wire as _;
 use tenfour_types::native::{BODY_BYTES_MAX, HEAD_BYTES, Sealer, ToClient};
 use tokio::sync::Mutex;
@@ -35,12 +35,12 @@ impl Outgoing {
         source: Frozen,
         to: Remote,
         message: &ToClient,
-    ) -> Result<(), OperationError> {
+    ) -> Result<Completion<()>, OperationError> {
         let mut sealer = self.sealer.lock().await;
         let frame = frame(&sealer, message)?;
-        self.connection.post_write_then_send(source, to, frame).await?;
+        let placed = self.connection.post_write_then_send(source, to, frame).await?;
         sealer.sent();
-        Ok(())
+        Ok(placed)
     }
 }
 

@@ -327,7 +327,7 @@ impl<'a, B: Backend> Writer<'a, B> {
     fn finish(mut self) -> ([u8; 32], Last) {
         let last = self.chunk.take();
         let to = last.as_ref().and_then(|chunk| self.place(chunk));
-        let last = last.zip(to).map(|(chunk, to)| (chunk.buffer.freeze(), to));
+        let last = last.zip(to).map(|(chunk, to)| (chunk.buffer.freeze(), to, chunk.permit));
         (*self.hasher.finalize().as_bytes(), last)
     }
 }

@@ -8,7 +8,7 @@
 
 use super::channel::Outgoing;
 use super::door::told_to_stop;
-use super::memory::{Lender, Room, share_of};
+use super::memory::{Lender, Permit, Room, share_of};
 use super::slots::Slots;
 use super::users::{Member, Users};
 use crate::ops::Backend;
@@ -22,9 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tenfour_metadata::api::Config;
 use tenfour_rdma::{Buffer, Connection, ConnectionError, Frozen, OperationError, Provider, Received, Remote};
+use tenfour_types::limits::PARTS_MAX;
 use tenfour_types::native::{
-    self, Answer, FrameError, How, NamedPart, Opener, Operation, REQUESTS_MAX, Request, SESSION_MS_MAX,
-    SessionKeys, ToClient, ToGateway, Welcome, slot_body_offset,
+    self, Answer, CHUNKS_OPEN_MAX, FrameError, How, LIST_WINDOW_MAX, NamedPart, Opener, Operation,
+    PARTS_PER_MESSAGE_MAX, REQUESTS_MAX, Request, SESSION_MS_MAX, SessionKeys, ToClient, ToGateway, Welcome,
+    slot_body_offset,
 };
 use tenfour_types::{DecodeError, Scaled};
 use thiserror::Error;
@@ -32,8 +34,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// Messages that follow a request and wait for it: more than an honest client has on its way at once.
-const FOLLOWING_MAX: usize = 128;
+/// Requests of a session that run, or are answered and wait for a place in the send queue; with more, nothing is read.
+const TASKS_MAX: usize = 2 * REQUESTS_MAX;
 /// A client that is told of the end of its session has so long to take note.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -78,7 +80,7 @@ pub(super) struct Context<B> {
     /// Lists of parts that are incomplete.
     pub(super) part_lists: Semaphore,
     slots: Slots,
-    running: Mutex<HashMap<u32, Option<mpsc::Sender<Following>>>>,
+    running: Mutex<HashMap<u32, Option<Follower>>>,
     member: Member,
 }
 
@@ -157,7 +159,7 @@ impl<B: Backend> Session<B> {
         let mut grace = std::pin::pin!(sleep(Duration::MAX));
         loop {
             let step = tokio::select! {
-                received = connection.recv() => match received {
+                received = connection.recv(), if self.tasks.len() < TASKS_MAX => match received {
                     Ok(Received::Message(frame)) => self.message(&frame),
                     Ok(Received::Immediate { value, bytes }) => self.slot(value, bytes).await,
                     Err(error) => Err(error.into()),
@@ -166,7 +168,11 @@ impl<B: Backend> Session<B> {
                     Err(error) if error.is_panic() => Err(End::Protocol("a request could not be answered")),
                     _ => Ok(()),
                 },
-                Ok(()) = config.changed() => self.still_may(&config.borrow_and_update().clone()),
+                // Rung for a version that may be older than the one that this session was let in by: the newest is looked at.
+                Ok(()) = config.changed() => {
+                    config.mark_unchanged();
+                    self.still_may(&self.context.shared.backend.config())
+                }
                 () = &mut age => Err(End::Told(Refusal::new("ExpiredToken", "The session is too old: connect again."))),
                 () = told_to_stop(&mut stopped), if !self.is_stopping => {
                     self.is_stopping = true;
@@ -178,7 +184,7 @@ impl<B: Backend> Session<B> {
             if let Err(end) = step {
                 return end;
             }
-            if self.is_stopping && self.context.running.lock().is_empty() {
+            if self.is_stopping && self.tasks.is_empty() {
                 return End::Told(stops());
             }
         }
@@ -226,11 +232,12 @@ impl<B: Backend> Session<B> {
     }
 
     fn request(&mut self, id: u32, request: Request, arrived: Option<Arrived>) -> Result<(), End> {
-        let (sender, following) = if is_followed(&request.operation) {
-            let (sender, following) = mpsc::channel(FOLLOWING_MAX);
-            (Some(sender), Some(following))
-        } else {
-            (None, None)
+        let (follower, following) = match Follows::of(&request.operation) {
+            Some(kind) => {
+                let (sender, following) = mpsc::channel(kind.queued_max());
+                (Some((kind, sender)), Some(following))
+            }
+            None => (None, None),
         };
         {
             let mut running = self.context.running.lock();
@@ -239,7 +246,7 @@ impl<B: Backend> Session<B> {
             }
             match running.entry(id) {
                 Entry::Occupied(_) => return Err(End::Protocol("the id of a request that is not answered")),
-                Entry::Vacant(place) => place.insert(sender),
+                Entry::Vacant(place) => place.insert(follower),
             };
         }
         let context = self.context.clone();
@@ -253,8 +260,8 @@ impl<B: Backend> Session<B> {
             }
             let mut asked = Asked { following, ..Asked::refused(id, arrived) };
             let (result, last) = context.answer(request, &mut asked).await;
-            drop(permit);
             context.finish(asked, result, last).await;
+            drop(permit);
         };
         self.tasks.spawn(task);
         Ok(())
@@ -262,7 +269,10 @@ impl<B: Backend> Session<B> {
 
     fn follows(&self, id: u32, following: Following) -> Result<(), End> {
         match self.context.running.lock().get(&id) {
-            Some(Some(sender)) => match sender.try_send(following) {
+            Some(Some((kind, _))) if !kind.fits(&following) => {
+                Err(End::Protocol("that does not follow this request"))
+            }
+            Some(Some((_, sender))) => match sender.try_send(following) {
                 // The request has all that it wanted, and is about to be answered.
                 Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
                 Err(mpsc::error::TrySendError::Full(_)) => Err(End::Protocol("too much follows a request")),
@@ -298,7 +308,7 @@ impl Asked {
 }
 
 /// The last bytes of a GET, to be posted in one step with the answer.
-pub(super) type Last = Option<(Frozen, Remote)>;
+pub(super) type Last = Option<(Frozen, Remote, Permit)>;
 
 impl<B: Backend> Context<B> {
     async fn answer(&self, request: Request, asked: &mut Asked) -> (Result<Answer, Refusal>, Last) {
@@ -341,7 +351,11 @@ impl<B: Backend> Context<B> {
         let reply = ToClient::Reply { id, slot, fabric, result: result.map_err(native::Refusal::from) };
         self.running.lock().remove(&id);
         let sent = match last {
-            Some((source, to)) => self.outgoing.write_then_send(source, to, &reply).await,
+            Some((source, to, _permit)) => match self.outgoing.write_then_send(source, to, &reply).await {
+                // The memory counts as the user's until the device has let go of it.
+                Ok(placed) => placed.await,
+                Err(error) => Err(error),
+            },
             None => self.outgoing.send(&reply).await,
         };
         if let Err(error) = sent {
@@ -357,11 +371,44 @@ fn comes_here(operation: &Operation) -> bool {
     }
 }
 
-fn is_followed(operation: &Operation) -> bool {
-    match operation {
-        Operation::Put { content, .. } | Operation::UploadPart { content, .. } => content.how == How::Push,
-        Operation::List { .. } | Operation::CompleteUpload { .. } => true,
-        _ => false,
+/// Where what follows a request is queued.
+type Follower = (Follows, mpsc::Sender<Following>);
+
+/// What can follow a request, for as long as it runs.
+#[derive(Clone, Copy)]
+enum Follows {
+    Written,
+    Parts,
+    Entries,
+}
+
+impl Follows {
+    fn of(operation: &Operation) -> Option<Self> {
+        match operation {
+            Operation::Put { content, .. } | Operation::UploadPart { content, .. } => {
+                (content.how == How::Push).then_some(Self::Written)
+            }
+            Operation::List { .. } => Some(Self::Entries),
+            Operation::CompleteUpload { .. } => Some(Self::Parts),
+            _ => None,
+        }
+    }
+
+    fn fits(self, following: &Following) -> bool {
+        match (self, following) {
+            (Self::Written, Following::Written(_)) | (Self::Entries, Following::Entries(_)) => true,
+            (Self::Parts, Following::Parts(parts)) => parts.len() <= PARTS_PER_MESSAGE_MAX,
+            _ => false,
+        }
+    }
+
+    /// How many an honest client has on their way at once.
+    fn queued_max(self) -> usize {
+        match self {
+            Self::Written => CHUNKS_OPEN_MAX,
+            Self::Parts => (PARTS_MAX as usize).div_ceil(PARTS_PER_MESSAGE_MAX),
+            Self::Entries => LIST_WINDOW_MAX as usize,
+        }
     }
 }
 

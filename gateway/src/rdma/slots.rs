@@ -22,7 +22,9 @@ impl Slots {
         let this = Self { connection, grants: Mutex::default() };
         let mut told = Vec::new();
         for index in 0..SLOTS_MAX {
-            let Some(buffer) = lender.try_slot(SLOT_BYTES) else { break };
+            let Some(mut buffer) = lender.try_slot(SLOT_BYTES) else { break };
+            // What others left here is nobody's to guess; later rounds hold what this client wrote itself.
+            buffer.fill(0);
             this.grants.lock().push(None);
             told.extend(this.grant_again(index as u16, buffer));
         }

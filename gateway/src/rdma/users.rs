@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tenfour_metadata::api::Config;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Connections of one user.
 const CONNECTIONS_MAX: usize = 256;
@@ -88,8 +88,11 @@ pub(super) async fn follow<B: Backend>(backend: B, newest: watch::Sender<Arc<Con
         // The server's own receiver is one.
         if newest.receiver_count() > 1 && asked.elapsed() >= REFRESH_EVERY {
             asked = Instant::now();
-            if let Err(error) = backend.refresh_config().await {
-                tracing::debug!(%error, "users could not be asked for");
+            // Not waited for longer than until the next: what the cache hears by itself must be told meanwhile.
+            match timeout(REFRESH_EVERY, backend.refresh_config()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "users could not be asked for"),
+                Err(_) => tracing::debug!("users could not be asked for in time"),
             }
         }
         let config = backend.config();

@@ -47,7 +47,7 @@ struct Entry {
     bytes: u32,
     expires: Instant,
     /// Goes before the memory does.
-    guard: Option<DeviceGuard>,
+    guard: Option<Guard>,
     memory: Memory,
 }
 
@@ -61,6 +61,28 @@ pub(crate) enum DeviceGuard {}
 impl Drop for DeviceGuard {
     fn drop(&mut self) {
         match *self {}
+    }
+}
+
+/// A device's permission, in reach of all who may have to end it.
+struct Guard(Arc<Mutex<Option<DeviceGuard>>>);
+
+impl Guard {
+    /// When it returns, the device refuses the key. Whoever is at it already is waited for.
+    fn end(&self) {
+        let mut guard = self.0.lock();
+        drop(guard.take());
+    }
+
+    #[cfg(feature = "verbs")]
+    fn share(&self) -> Self {
+        Self(self.0.clone())
+    }
+
+    /// Whether nobody has begun to end it.
+    #[cfg(feature = "verbs")]
+    fn is_open(&self) -> bool {
+        self.0.try_lock().is_some_and(|guard| guard.is_some())
     }
 }
 
@@ -108,7 +130,7 @@ impl GrantTable {
         let expires = Instant::now() + expires.min(EXPIRES_MAX);
         let (given, guard) = match key {
             Key::Random => (None, None),
-            Key::Device(key, guard) => (Some(key), Some(guard)),
+            Key::Device(key, guard) => (Some(key), Some(Guard(Arc::new(Mutex::new(Some(guard)))))),
         };
         let mut entry = Entry { address, bytes, expires, guard, memory };
         let mut state = self.state.lock();
@@ -174,22 +196,25 @@ impl GrantTable {
     #[cfg(feature = "verbs")]
     pub(crate) fn expire_guards(&self) -> Option<Instant> {
         let now = Instant::now();
-        let mut state = self.state.lock();
-        let guarded = state.entries.values_mut().filter(|entry| entry.guard.is_some());
-        let (expired, open): (Vec<_>, Vec<_>) = guarded.partition(|entry| entry.expires <= now);
-        let next = open.iter().map(|entry| entry.expires).min();
-        let guards: Vec<_> = expired.into_iter().filter_map(|entry| entry.guard.take()).collect();
+        let state = self.state.lock();
+        let guarded = state.entries.values().filter_map(|entry| Some((entry.expires, entry.guard.as_ref()?)));
+        let (expired, open): (Vec<_>, Vec<_>) =
+            guarded.filter(|(_, guard)| guard.is_open()).partition(|(expires, _)| *expires <= now);
+        let next = open.iter().map(|(expires, _)| *expires).min();
+        let expired: Vec<_> = expired.into_iter().map(|(_, guard)| guard.share()).collect();
         drop(state);
-        drop(guards);
+        expired.iter().for_each(Guard::end);
         next
     }
 
     /// Takes every guard away from the device. The memory stays with those who granted it.
     #[cfg(feature = "verbs")]
     pub(crate) fn drop_guards(&self) {
+        let state = self.state.lock();
         let guards: Vec<_> =
-            self.state.lock().entries.values_mut().filter_map(|entry| entry.guard.take()).collect();
-        drop(guards);
+            state.entries.values().filter_map(|entry| entry.guard.as_ref()).map(Guard::share).collect();
+        drop(state);
+        guards.iter().for_each(Guard::end);
     }
 
     /// Ends a grant. `Ok` is its memory, at once; `Err` a promise of it, when the engine is done.
@@ -198,8 +223,9 @@ impl GrantTable {
         let Slot::Occupied(mut slot) = state.entries.entry(key) else { return Ok(None) };
         if !matches!(slot.get().memory, Memory::InUse(_)) {
             // The device lets go before the caller has the memory, and after others have the table.
-            let Entry { guard: _closed_on_return, memory, .. } = slot.remove();
+            let Entry { guard, memory, .. } = slot.remove();
             drop(state);
+            guard.iter().for_each(Guard::end);
             return Ok(Some(memory));
         }
         let (hand_over, promise) = oneshot::channel();

@@ -34,6 +34,13 @@ enum Arrival {
     Nothing,
 }
 
+/// Counts a receive that the peer has used; `None` when it had no credit for it. Receives are posted again at once, so this is what
+/// bounds what a peer can make us keep.
+fn use_credit(state: &mut State) -> Option<()> {
+    state.owed += 1;
+    (state.owed <= DATA_RECEIVES).then_some(())
+}
+
 impl VerbsLink {
     /// Gives the device all receives; before the connection stands.
     pub(super) fn post_receives(&self) -> io::Result<()> {
@@ -98,7 +105,7 @@ impl VerbsLink {
         if completion.opcode == opcode::IBV_WC_RECV_RDMA_WITH_IMM {
             // SAFETY: a completion with immediate data has this member set.
             let value = u32::from_be(unsafe { completion.imm_data_invalidated_rkey_union.imm_data });
-            state.owed += 1;
+            use_credit(state)?;
             let bytes = completion.byte_len;
             return Some((Arrival::Whole(Received::Immediate { value, bytes }), 0));
         }
@@ -114,7 +121,7 @@ impl VerbsLink {
             Kind::Credits => Arrival::Nothing,
             Kind::Bye(bye) => Arrival::Bye(bye),
             Kind::Fragment { last } => {
-                state.owed += 1;
+                use_credit(state)?;
                 if state.assembling.len() + payload.len() > MESSAGE_BYTES_MAX {
                     return None;
                 }

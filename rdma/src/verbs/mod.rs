@@ -35,7 +35,7 @@ use crate::domain::Domain;
 use crate::handshake::{Session, accept_session};
 use crate::setup::{Kind, Role, SETUP_BYTES, Setup};
 use crate::{ClusterKey, ConnectError, Connection, ConnectionError, OperationError, Provider};
-use cm::{Cm, Event, Id};
+use cm::{Cm, Event};
 use inbound::DATA_RECEIVES;
 use message::Greeting;
 use queue_pair::{COMPLETIONS, DeviceQueuePair};
@@ -146,7 +146,11 @@ impl VerbsListener {
     pub(crate) async fn accept(&self) -> io::Result<Request> {
         loop {
             match self.cm.next().await? {
-                Event::Request(id, Some(greeting)) => return Ok(Request { id, greeting }),
+                // Moved to a channel of its own here, where the listener's still exists.
+                Event::Request(id, Some(greeting)) => match Cm::of_request(id) {
+                    Ok(cm) => return Ok(Request { cm, greeting }),
+                    Err(error) => tracing::warn!(%error, "a connection request cannot be taken"),
+                },
                 Event::Request(id, None) => id.reject(),
                 Event::DeviceRemoved => return Err(io::Error::other("the RDMA device was removed")),
                 _ => {}
@@ -157,7 +161,7 @@ impl VerbsListener {
 
 /// A peer that asked for a connection. Dropping it says no.
 pub(crate) struct Request {
-    id: Id,
+    cm: Cm,
     greeting: Greeting,
 }
 
@@ -167,8 +171,7 @@ pub(crate) async fn greet(
     request: Request,
     key: &ClusterKey,
 ) -> Result<(Session, Setup, Fresh), ConnectError> {
-    let Request { id, greeting } = request;
-    let cm = Cm::of_request(id)?;
+    let Request { cm, greeting } = request;
     cm.set_ack_timeout();
     let link = make(domain, cm, greeting.receives)?;
     link.cm.accept(GREETING, link.device.reads)?;

@@ -90,7 +90,9 @@ impl VerbsLink {
             self.enter(state, chain, Posted { through: 0, sequence: 0, slot: None, what }, true, work);
         }
         state.blocked_since = state.blocked_since.filter(|_| state.credits == 0);
+        // Not before all that waits of the above: a message must not arrive before the window that it tells of is open.
         while chain.len() < CHAIN
+            && state.control.is_empty()
             && state.phase == Phase::Open
             && state.posted_data < DATA_REQUESTS
             && let Some(outgoing) = state.outbox.pop_front()

@@ -161,6 +161,12 @@ impl Drop for Window {
                 // In the error state an opening is flushed, never executed: from then on the window can go.
                 link.fail(ConnectionError::PeerGone, OperationError::RetryExceeded);
                 link.queue_pair.fail();
+                link.await_settled(&opening, SETTLE.scaled());
+            }
+            if !opening.is_settled() {
+                // Somebody may be about to post it: leaked rather than freed under them.
+                std::mem::forget((opening, self.region.take()));
+                return;
             }
         }
         drop(opening.window.lock().take());
