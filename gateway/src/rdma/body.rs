@@ -7,9 +7,10 @@
 //! Invariant: `finish` succeeds only when exactly the announced bytes came, their BLAKE3 is that of the authenticated message, and
 //! every digest and checksum that the client gave is right.
 
+use super::following::Following;
 use super::memory::{Lender, Permit};
 use super::objects::GRANT_EXPIRES;
-use super::session::{Asked, Context, Following};
+use super::session::{Asked, Context};
 use crate::ops::Backend;
 use crate::ops::checksum::{Hashers, name};
 use crate::ops::pace::Pace;

@@ -1,6 +1,7 @@
 //! Listings, streamed: entries in messages that the client pays for with its word, page by page from the index.
 
-use super::session::{Asked, Context, Following};
+use super::following::Following;
+use super::session::{Asked, Context};
 use crate::ops::Backend;
 use crate::ops::listing::{self, Page};
 use crate::ops::refusal::Refusal;

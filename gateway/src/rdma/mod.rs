@@ -10,6 +10,7 @@
 mod body;
 mod channel;
 mod door;
+mod following;
 mod listing;
 mod login;
 mod memory;

@@ -8,6 +8,7 @@
 
 use super::channel::Outgoing;
 use super::door::told_to_stop;
+use super::following::{Follower, Following, Follows};
 use super::memory::{Lender, Permit, Room, share_of};
 use super::slots::Slots;
 use super::users::{Member, Users};
@@ -22,11 +23,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tenfour_metadata::api::Config;
 use tenfour_rdma::{Buffer, Connection, ConnectionError, Frozen, OperationError, Provider, Received, Remote};
-use tenfour_types::limits::PARTS_MAX;
 use tenfour_types::native::{
-    self, Answer, CHUNKS_OPEN_MAX, FrameError, How, LIST_WINDOW_MAX, NamedPart, Opener, Operation,
-    PARTS_PER_MESSAGE_MAX, REQUESTS_MAX, Request, SESSION_MS_MAX, SessionKeys, ToClient, ToGateway, Welcome,
-    slot_body_offset,
+    self, Answer, FrameError, How, Opener, Operation, REQUESTS_MAX, Request, SESSION_MS_MAX, SessionKeys,
+    ToClient, ToGateway, Welcome, slot_body_offset,
 };
 use tenfour_types::{DecodeError, Scaled};
 use thiserror::Error;
@@ -62,13 +61,6 @@ enum End {
     Operation(#[from] OperationError),
     #[error("told the client: {}", .0.message())]
     Told(Refusal),
-}
-
-/// What follows a request.
-pub(super) enum Following {
-    Written(u32),
-    Parts(Vec<NamedPart>),
-    Entries(u32),
 }
 
 /// What the tasks of a session have in common.
@@ -368,47 +360,6 @@ fn comes_here(operation: &Operation) -> bool {
     match operation {
         Operation::Put { content, .. } | Operation::UploadPart { content, .. } => content.how == How::Here,
         _ => false,
-    }
-}
-
-/// Where what follows a request is queued.
-type Follower = (Follows, mpsc::Sender<Following>);
-
-/// What can follow a request, for as long as it runs.
-#[derive(Clone, Copy)]
-enum Follows {
-    Written,
-    Parts,
-    Entries,
-}
-
-impl Follows {
-    fn of(operation: &Operation) -> Option<Self> {
-        match operation {
-            Operation::Put { content, .. } | Operation::UploadPart { content, .. } => {
-                (content.how == How::Push).then_some(Self::Written)
-            }
-            Operation::List { .. } => Some(Self::Entries),
-            Operation::CompleteUpload { .. } => Some(Self::Parts),
-            _ => None,
-        }
-    }
-
-    fn fits(self, following: &Following) -> bool {
-        match (self, following) {
-            (Self::Written, Following::Written(_)) | (Self::Entries, Following::Entries(_)) => true,
-            (Self::Parts, Following::Parts(parts)) => parts.len() <= PARTS_PER_MESSAGE_MAX,
-            _ => false,
-        }
-    }
-
-    /// How many an honest client has on their way at once.
-    fn queued_max(self) -> usize {
-        match self {
-            Self::Written => CHUNKS_OPEN_MAX,
-            Self::Parts => (PARTS_MAX as usize).div_ceil(PARTS_PER_MESSAGE_MAX),
-            Self::Entries => LIST_WINDOW_MAX as usize,
-        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Multipart uploads.
 
+use super::following::Following;
 use super::objects::{kept, object_key, precondition};
-use super::session::{Asked, Context, Following};
+use super::session::{Asked, Context};
 use crate::ops::checksum::combines;
 use crate::ops::refusal::{Refusal, slow_down};
 use crate::ops::requester::Wants;

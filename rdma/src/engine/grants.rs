@@ -10,6 +10,7 @@
 //! Invariant: after `seal`, `revoke` or drop returned, no access that had not begun before succeeds; after `seal` returned,
 //! none is in progress.
 
+use super::guard::{DeviceGuard, Guard};
 use crate::config::GRANTS_MAX;
 use crate::memory::{Buffer, Frozen};
 use crate::{GrantError, OperationError, Remote};
@@ -49,41 +50,6 @@ struct Entry {
     /// Goes before the memory does.
     guard: Option<Guard>,
     memory: Memory,
-}
-
-/// Ends a device's permission when it is dropped.
-#[cfg(feature = "verbs")]
-pub(crate) use crate::verbs::Window as DeviceGuard;
-/// A build without devices has no guards.
-#[cfg(not(feature = "verbs"))]
-pub(crate) enum DeviceGuard {}
-#[cfg(not(feature = "verbs"))]
-impl Drop for DeviceGuard {
-    fn drop(&mut self) {
-        match *self {}
-    }
-}
-
-/// A device's permission, in reach of all who may have to end it.
-struct Guard(Arc<Mutex<Option<DeviceGuard>>>);
-
-impl Guard {
-    /// When it returns, the device refuses the key. Whoever is at it already is waited for.
-    fn end(&self) {
-        let mut guard = self.0.lock();
-        drop(guard.take());
-    }
-
-    #[cfg(feature = "verbs")]
-    fn share(&self) -> Self {
-        Self(self.0.clone())
-    }
-
-    /// Whether nobody has begun to end it.
-    #[cfg(feature = "verbs")]
-    fn is_open(&self) -> bool {
-        self.0.try_lock().is_some_and(|guard| guard.is_some())
-    }
 }
 
 /// What a peer names a grant by.
@@ -130,7 +96,7 @@ impl GrantTable {
         let expires = Instant::now() + expires.min(EXPIRES_MAX);
         let (given, guard) = match key {
             Key::Random => (None, None),
-            Key::Device(key, guard) => (Some(key), Some(Guard(Arc::new(Mutex::new(Some(guard)))))),
+            Key::Device(key, guard) => (Some(key), Some(Guard::new(guard))),
         };
         let mut entry = Entry { address, bytes, expires, guard, memory };
         let mut state = self.state.lock();

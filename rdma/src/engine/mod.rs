@@ -3,6 +3,7 @@
 //! The engine runs at the responder, so that revocation and death are exact there. It moves no bytes itself.
 
 pub(crate) mod grants;
+mod guard;
 pub(crate) mod receive_queue;
 pub(crate) mod send_queue;
 
