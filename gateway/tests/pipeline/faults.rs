@@ -88,11 +88,12 @@ async fn a_slow_node_is_written_around_and_costs_one_delay() {
     let gateway = cluster.gateway_with(config).await;
     round_trip(&gateway, "warm", 1, 100_000).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
-    cluster.slow_disk(6, Duration::from_secs(2));
+    // Far longer than 25 MiB take on a busy machine, so that waiting for it even once would tell.
+    cluster.slow_disk(6, Duration::from_secs(6));
     let begun = Instant::now();
     put(&gateway, "object", pattern(2, 25 * MIB)).await.unwrap();
     let took = begun.elapsed();
-    assert!(took < Duration::from_millis(1500), "{took:?}");
+    assert!(took < Duration::from_secs(5), "{took:?}");
     assert!(gateway.counters().write_hedges.load(Ordering::Relaxed) >= 1);
     assert_same(&gateway, "object", &pattern(2, 25 * MIB)).await;
     let rows = cluster.stripes().await;
@@ -106,7 +107,7 @@ async fn a_slow_node_is_written_around_and_costs_one_delay() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(8), settled).await.expect("all slots are back");
+    tokio::time::timeout(Duration::from_secs(30), settled).await.expect("all slots are back");
     put(&gateway, "later", pattern(3, 1000)).await.unwrap();
     assert!(cluster.stripes().await.iter().any(|row| row.data_bytes == 1000 && row.overrides.is_empty()));
 }
