@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use std::fmt::Display;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use tenfour_types::TargetId;
 use tenfour_types::shard_service::ShardError;
@@ -31,19 +31,18 @@ pub(super) struct Shared<D: Disk> {
 pub(super) struct Health {
     pub(super) target: TargetId,
     pub(super) flushes: AtomicU64,
-    poisoned: AtomicBool,
+    /// Set by the first failure, and never unset: who finds the target out of service finds out why.
     reason: OnceLock<String>,
     on_poison: OnPoison,
 }
 
 impl Health {
     pub(super) fn new(target: TargetId, on_poison: OnPoison) -> Self {
-        let (flushes, poisoned, reason) = (AtomicU64::new(0), AtomicBool::new(false), OnceLock::new());
-        Self { target, flushes, poisoned, reason, on_poison }
+        Self { target, flushes: AtomicU64::new(0), reason: OnceLock::new(), on_poison }
     }
 
     pub(super) fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Ordering::Acquire)
+        self.reason.get().is_some()
     }
 
     pub(super) fn reason(&self) -> Option<&str> {
@@ -52,9 +51,8 @@ impl Health {
 
     /// Takes the target out of service for good.
     pub(super) fn poison(&self, what: &str, why: &dyn Display) {
-        if !self.poisoned.swap(true, Ordering::AcqRel) {
+        if self.reason.set(format!("{what}: {why}")).is_ok() {
             tracing::error!(target_id = %self.target, what, %why, "the target is taken out of service");
-            let _ = self.reason.set(format!("{what}: {why}"));
             (self.on_poison)(self.target);
         }
     }

@@ -191,6 +191,13 @@ pub fn settle(disk: &FaultyDisk) {
     }
 }
 
+/// Removes the folder of a target that runs, and so may make a file in it meanwhile.
+pub fn remove_folder(folder: &Path) {
+    while let Err(error) = std::fs::remove_dir_all(folder) {
+        assert_eq!(error.kind(), std::io::ErrorKind::DirectoryNotEmpty, "{error}");
+    }
+}
+
 pub fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
