@@ -17,6 +17,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("node", &["types", "erasure", "placement", "rdma", "metadata"]),
     ("gateway", &["types", "erasure", "placement", "rdma", "metadata"]),
     ("client", &["types", "rdma"]),
+    ("python", &["types", "rdma", "client"]),
     ("cli", &["types", "erasure", "gpu", "placement", "rdma", "metadata", "node", "gateway", "client"]),
     ("chaos", &["types", "erasure", "placement", "rdma", "metadata", "node", "gateway", "client", "cli"]),
 ];
@@ -30,7 +31,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("reed-solomon-erasure", &["erasure"]),
     ("anyhow", &["cli", "chaos"]),
     ("hyper", &["gateway", "client", "cli"]),
-    ("tokio", &["rdma", "metadata", "node", "gateway", "client", "cli", "chaos"]),
+    ("tokio", &["rdma", "metadata", "node", "gateway", "client", "python", "cli", "chaos"]),
+    ("pyo3", &["python"]),
 ];
 
 /// `from` depends on `to`; both without the prefix `tenfour-`.
@@ -103,6 +105,8 @@ fn a_forbidden_edge_is_found() {
         ("gpu", "node", "gpu must not know node"),
         ("client", "gateway", "client must not know gateway"),
         ("cli", "chaos", "cli must not know chaos"),
+        ("python", "gateway", "python must not know gateway"),
+        ("cli", "pyo3", "cli must not use pyo3: only python may"),
         ("node", "s3s", "node must not use s3s: only gateway may"),
         ("attic", "types", "attic is not in the table of crates"),
     ] {

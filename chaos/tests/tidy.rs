@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 const UNSAFE_ALLOWED: &[(&str, &str)] = &[
     ("rdma/src/verbs", "libibverbs"),
     ("rdma/src/shm", "mapped memory of other processes"),
-    ("rdma/src/memory", "registered memory: anonymous and memfd mappings"),
+    ("rdma/src/memory", "registered memory: anonymous and memfd mappings, and what callers own"),
+    ("client/python/src/memory", "memory of Python objects"),
     ("erasure/src/kernel", "SIMD intrinsics"),
     ("gpu/src/ffi", "CUDA"),
     ("node/src/disk", "io_uring, O_DIRECT buffers"),

@@ -146,6 +146,57 @@ async fn objects_of_every_size_go_in_and_out_both_ways() {
     world.stop().await;
 }
 
+/// Memory that is not the client's pool's, which is far too small for any of this.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_of_the_caller_is_used_where_it_lies() {
+    let world = World::start().await;
+    for provider in BOTH {
+        let mut config = world.door.config(provider, ROOT);
+        config.pool_bytes = 1 << 20;
+        let client = Client::connect(config).await.unwrap();
+        let mut moved = 0;
+        for size in [0, 1, 4 << 10, 64 << 10, 5 << 20] {
+            let bytes = pattern(size as u64 + 3, size);
+            let source = client.adopt_bytes(bytes.clone().into_boxed_slice()).freeze();
+            for mode in MODES {
+                let key = format!("own-{provider}-{size}-{mode:?}");
+                let options = PutOptions { mode, ..PutOptions::default() };
+                client.put_object("bucket", &key, &source, &options).await.unwrap();
+                assert!(world.by_http(&key).await == bytes, "{key} over HTTP");
+                let into = client.adopt_bytes(vec![0xee; size + 9].into_boxed_slice());
+                let at = into.as_ptr();
+                let (into, got) = client.get_object("bucket", &key, into, &GetOptions::default()).await;
+                let (into, got) = (into.unwrap(), got.unwrap());
+                assert!(got.bytes == size && into[..size] == bytes[..] && into[size..] == [0xee; 9], "{key}");
+                assert_eq!(into.as_ptr(), at);
+                moved += 2 * size as u64;
+            }
+        }
+        let counters = client.host_memory_counters();
+        assert_eq!((counters.zero_copy_bytes, counters.copied_bytes), (0, moved));
+        // Whoever stops waiting frees nothing that the gateway may still touch, and all is freed in the end.
+        let source = client.adopt_bytes(pattern(1, 5 << 20).into_boxed_slice()).freeze();
+        for wait_ms in [0, 1, 3, 10] {
+            let wait = Duration::from_millis(wait_ms);
+            let put = client.put_object("bucket", "given-up", &source, &PutOptions::default());
+            let _ = tokio::time::timeout(wait, put).await;
+            let into = client.adopt_bytes(vec![0; 5 << 20].into_boxed_slice());
+            let key = format!("own-{provider}-{}-Pull", 5 << 20);
+            let options = GetOptions::default();
+            let get = client.get_object("bucket", &key, into, &options);
+            let _ = tokio::time::timeout(wait, get).await;
+        }
+        drop(source);
+        let began = Instant::now();
+        while client.host_memory_counters().held_bytes > 0 {
+            assert!(began.elapsed() < Duration::from_secs(30), "memory stays held");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(read(&client, &format!("own-{provider}-1-Push"), 5, Range::All).await.unwrap().len() == 1);
+    }
+    world.stop().await;
+}
+
 /// What the gateway keeps aside from its start on; anything more would be a leak.
 async fn held(world: &World) -> usize {
     let fresh = world.cluster.gateway().await;

@@ -6,6 +6,7 @@ use crate::domain::Domain;
 use crate::engine::QueuePair;
 use crate::engine::grants::{Grant, Key, Open, ReadGrant, Right, grant_read, grant_write, random_key};
 use crate::engine::send_queue::{Done, Operation};
+use crate::memory::Host;
 use crate::shm::ShmLink;
 use crate::tcp::TcpLink;
 #[cfg(feature = "verbs")]
@@ -55,12 +56,23 @@ impl Connection {
         range: Range<usize>,
         expires: Duration,
     ) -> Result<Grant<Open>, GrantError> {
+        self.try_grant_write(buffer, range, expires).map_err(|(refusal, _)| refusal)
+    }
+
+    /// [`Connection::grant_write`]; a buffer that is not granted comes back.
+    pub fn try_grant_write(
+        &self,
+        buffer: Buffer,
+        range: Range<usize>,
+        expires: Duration,
+    ) -> Result<Grant<Open>, (GrantError, Option<Buffer>)> {
         let pair = self.pair();
         if !pair.pool.owns(&buffer) {
-            return Err(GrantError::OtherDomain);
+            return Err((GrantError::OtherDomain, Some(buffer)));
         }
         let link = &self.handle.link;
-        let granted = grant_write(&pair.grants, buffer, range, expires, link.keys())?;
+        let keys = link.keys(buffer.host().cloned());
+        let granted = grant_write(&pair.grants, buffer, range, expires, keys)?;
         link.granted(expires);
         Ok(granted)
     }
@@ -77,10 +89,25 @@ impl Connection {
         if !pair.pool.owns_frozen(&source) {
             return Err(GrantError::OtherDomain);
         }
+        if self.is_out_of_reach(&source) {
+            return Err(GrantError::NotShared);
+        }
         let link = &self.handle.link;
-        let granted = grant_read(&pair.grants, &source, range, expires, link.keys())?;
+        let keys = link.keys(source.host().cloned());
+        let granted = grant_read(&pair.grants, &source, range, expires, keys)?;
         link.granted(expires);
         Ok(granted)
+    }
+
+    /// Whether a WRITE can be made of these bytes, without a copy in the pool: those of the pool always; memory of others not over
+    /// shared memory, and over a device if it takes it.
+    pub fn can_send(&self, source: &Frozen) -> bool {
+        !self.is_out_of_reach(source) && self.handle.link.prepare(source.host()).is_ok()
+    }
+
+    /// Peers that share memory map the pool and nothing else.
+    fn is_out_of_reach(&self, source: &Frozen) -> bool {
+        source.is_host() && matches!(self.handle.link, Link::Shm(_))
     }
 
     /// Waits for a place in the send queue and posts a one-sided WRITE of all of `source` to the beginning of `to`; with
@@ -101,6 +128,7 @@ impl Connection {
         if !self.pair().pool.owns(&into) || into.len() < from.bytes as usize {
             return Err(OperationError::LocalProtection);
         }
+        self.handle.link.prepare(into.host())?;
         let (done, receiver) = oneshot::channel();
         let operations = [(Operation::Read { into, from }, Done::Buffer(done))];
         let sequence = self.post(operations).await?;
@@ -210,10 +238,11 @@ impl Connection {
     }
 
     fn check_write(&self, source: &Frozen, to: Remote) -> Result<(), OperationError> {
-        if !self.pair().pool.owns_frozen(source) || source.len() > to.bytes as usize {
+        let is_ours = self.pair().pool.owns_frozen(source) && !self.is_out_of_reach(source);
+        if !is_ours || source.len() > to.bytes as usize {
             return Err(OperationError::LocalProtection);
         }
-        Ok(())
+        self.handle.link.prepare(source.host())
     }
 
     async fn post_unit<const N: usize>(
@@ -336,13 +365,24 @@ impl Link {
         }
     }
 
-    /// Who gives a grant its key.
-    fn keys(&self) -> impl FnOnce(u64, u32, Right) -> Result<Key, GrantError> {
+    /// Who gives a grant its key. `host` has the memory, if it is not the pool's.
+    #[cfg_attr(not(feature = "verbs"), allow(unused_variables, clippy::needless_pass_by_value))]
+    fn keys(&self, host: Option<Arc<Host>>) -> impl FnOnce(u64, u32, Right) -> Result<Key, GrantError> {
         move |address, bytes, right| match self {
             #[cfg(feature = "verbs")]
-            Self::Verbs(link) => link.open_window(address, bytes, right),
+            Self::Verbs(link) => link.open_window(address, bytes, right, host),
             _ => random_key(address, bytes, right),
         }
+    }
+
+    /// Memory that is not the pool's is going to be worked in: a device has to know it.
+    #[cfg_attr(not(feature = "verbs"), allow(unused_variables, clippy::unnecessary_wraps))]
+    fn prepare(&self, host: Option<&Arc<Host>>) -> Result<(), OperationError> {
+        #[cfg(feature = "verbs")]
+        if let (Self::Verbs(link), Some(host)) = (self, host) {
+            return link.prepare(host);
+        }
+        Ok(())
     }
 
     /// A grant expires after so long: where a device checks accesses, somebody here must end it. The others look at the time

@@ -108,6 +108,9 @@ pub enum GrantError {
     /// The device gave no window or registration.
     #[error("the device has no room for another grant")]
     NoResources,
+    /// Memory that is not the pool's cannot be read by a peer over shared memory: copy it into a buffer of the pool, or send it.
+    #[error("a peer over shared memory can read the pool only")]
+    NotShared,
 }
 
 impl GrantError {

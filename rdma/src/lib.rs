@@ -48,5 +48,5 @@ pub use error::{
 pub use handshake::HandshakeError;
 pub use key::{ClusterKey, KeyError};
 pub use listener::{Incoming, Listener};
-pub use memory::{Buffer, Frozen, Pool};
+pub use memory::{Buffer, Frozen, HostCounters, HostMemory, HostRegion, Pool};
 pub use tenfour_types::Remote;

@@ -8,7 +8,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{Fabric, LONG, frozen, pattern, rounds, slowness, soon};
-use tenfour_rdma::{Connection, Grant, Open, OperationError, Provider, Received, Remote};
+use tenfour_rdma::{Connection, Grant, GrantError, Open, OperationError, Provider, Received, Remote};
 
 on_every_provider!(
     connecting_exchanges_private_data,
@@ -27,6 +27,9 @@ on_every_provider!(
     a_completion_nobody_awaits_returns_its_memory,
     memory_is_let_go_when_someone_waits_for_it,
     a_sealed_grant_hands_its_buffer_over,
+    memory_of_the_caller_is_written_and_read_where_it_lies,
+    memory_of_the_caller_is_the_source_and_target_of_operations,
+    memory_of_the_caller_is_held_until_its_grants_have_ended,
 );
 
 async fn granted(connection: &Connection, domain: &tenfour_rdma::Domain, bytes: usize) -> Grant<Open> {
@@ -344,4 +347,90 @@ async fn memory_is_let_go_when_someone_waits_for_it(provider: Provider) {
     assert!(seconds < 5 * u64::from(slowness()), "took {seconds} s");
     client.send(Bytes::from_static(b"done")).await.unwrap();
     assert!(grant.seal().await.iter().all(|byte| *byte == last as u8));
+}
+
+/// Not as long as pages, and nowhere near the beginning of one.
+const ODD: usize = 100_003;
+
+async fn memory_of_the_caller_is_written_and_read_where_it_lies(provider: Provider) {
+    let mut fabric = Fabric::new(provider).await;
+    let (client, server) = fabric.connect().await;
+    let (pool, free) = (fabric.server.pool().clone(), fabric.server.pool().free_bytes());
+    let mut buffer = pool.adopt_bytes(vec![0xee; ODD].into_boxed_slice());
+    let at = buffer.as_ptr();
+    for round in 0..3 {
+        let grant = server.grant_write(buffer, 1000..ODD - 1000, LONG).unwrap();
+        let data = pattern(round, ODD - 2000);
+        client.write(frozen(&fabric.client, &data), grant.remote(), None).await.unwrap();
+        buffer = grant.seal().await.into_buffer();
+        assert!(buffer.as_ptr() == at && buffer[1000..ODD - 1000] == data[..]);
+        assert!(buffer[..1000].iter().chain(&buffer[ODD - 1000..]).all(|byte| *byte == 0xee));
+    }
+    assert_eq!(pool.free_bytes(), free, "nothing of the pool was used");
+    let data = pattern(2, ODD - 2000);
+    let source = buffer.freeze();
+    assert_eq!(server.can_send(&source), provider != Provider::Shm);
+    match server.grant_read(source.clone(), 1000..ODD - 1000, LONG) {
+        Ok(grant) => {
+            let into = fabric.client.pool().lease(data.len()).await.unwrap();
+            assert_eq!(&client.read(into, grant.remote()).await.unwrap()[..], &data[..]);
+        }
+        Err(refused) => assert_eq!((refused, provider), (GrantError::NotShared, Provider::Shm)),
+    }
+    let counters = pool.host_counters();
+    let transfers = if provider == Provider::Verbs { 4 } else { 0 };
+    assert_eq!((counters.held_bytes, counters.device_transfers), (ODD as u64, transfers));
+    drop(source);
+    common::eventually("the memory is let go", || pool.host_counters().held_bytes == 0).await;
+}
+
+async fn memory_of_the_caller_is_the_source_and_target_of_operations(provider: Provider) {
+    let mut fabric = Fabric::new(provider).await;
+    let (client, server) = fabric.connect().await;
+    let (data, pool) = (pattern(5, ODD), fabric.client.pool().clone());
+    let source = pool.adopt_bytes(data.clone().into_boxed_slice()).freeze();
+    let part = source.slice(1..ODD - 1).unwrap();
+    let grant = granted(&server, &fabric.server, ODD).await;
+    let written = client.write(part, grant.remote(), None).await;
+    if provider == Provider::Shm {
+        assert_eq!(written, Err(OperationError::LocalProtection), "nothing is posted");
+    } else {
+        written.unwrap();
+        assert_eq!(&grant.seal().await[..ODD - 2], &data[1..ODD - 1]);
+    }
+    let grant = server.grant_read(frozen(&fabric.server, &data), 0..ODD, LONG).unwrap();
+    let into = pool.adopt_bytes(vec![0; ODD + 5].into_boxed_slice());
+    let at = into.as_ptr();
+    let into = client.read(into, grant.remote()).await.unwrap();
+    assert!(into.as_ptr() == at && into[..ODD] == data[..] && into[ODD..] == [0; 5]);
+    drop((source, into));
+    common::eventually("the memory is let go", || pool.host_counters().held_bytes == 0).await;
+}
+
+async fn memory_of_the_caller_is_held_until_its_grants_have_ended(provider: Provider) {
+    let mut fabric = Fabric::new(provider).await;
+    let pool = fabric.server.pool().clone();
+    let held = |bytes: usize| pool.host_counters().held_bytes == bytes as u64;
+    for round in 0..rounds(40) {
+        let (client, server) = fabric.connect().await;
+        let buffer = pool.adopt_bytes(vec![0; ODD].into_boxed_slice());
+        let grant = server.grant_write(buffer, 0..ODD, LONG).unwrap();
+        assert!(held(ODD));
+        let source = frozen(&fabric.client, &pattern(7, ODD));
+        let posted = client.post_write(source, grant.remote(), None).await.unwrap();
+        if round % 2 == 0 {
+            posted.await.unwrap();
+            assert!(held(ODD));
+        }
+        // Whether the WRITE was through before or is cut off, the memory goes when nothing can touch it any more.
+        drop(grant);
+        common::eventually("the memory is let go", || held(0)).await;
+    }
+    // One that is refused comes back at once.
+    let (_client, server) = fabric.connect().await;
+    let buffer = pool.adopt_bytes(vec![4; 10].into_boxed_slice());
+    let Err((refused, Some(buffer))) = server.try_grant_write(buffer, 5..11, LONG) else {
+        panic!("granted what is not there")
+    };
+    assert_eq!((refused, &buffer[..]), (GrantError::OutOfRange, &[4; 10][..]));
 }

@@ -14,6 +14,7 @@ use tenfour_rdma::{
 
 on_every_provider!(
     a_wrong_key_range_or_right_is_refused,
+    memory_of_the_caller_is_granted_as_narrowly,
     revoked_sealed_and_expired_grants_are_refused,
     a_key_is_worthless_on_another_connection,
     ten_thousand_random_keys_open_nothing,
@@ -108,6 +109,46 @@ async fn a_wrong_key_range_or_right_is_refused(provider: Provider) {
     for pool in [fabric.server.pool().clone(), fabric.client.pool().clone()] {
         eventually("all memory returns", || pool.free_bytes() == pool.capacity_bytes()).await;
     }
+}
+
+async fn memory_of_the_caller_is_granted_as_narrowly(provider: Provider) {
+    let mut fabric = Fabric::new(provider).await;
+    let pool = fabric.server.pool().clone();
+    type Twist = (&'static str, fn(Remote) -> Remote);
+    let twists: [Twist; 4] = [
+        ("another key", |it| Remote { key: it.key ^ 1, ..it }),
+        ("one byte before", |it| Remote { address: it.address - 1, bytes: 1, ..it }),
+        ("one byte after", |it| Remote { address: it.address + u64::from(it.bytes), bytes: 1, ..it }),
+        ("the pool's address", |it| Remote { address: 1 << 32, bytes: 1, ..it }),
+    ];
+    for (what, twist) in twists {
+        let victim = Victim::new(&mut fabric).await;
+        let buffer = pool.adopt_bytes(vec![0xee; 3 * 4096].into_boxed_slice());
+        let grant = victim.server.grant_write(buffer, GRANTED, LONG).unwrap();
+        let to = twist(grant.remote());
+        let source = frozen(&fabric.client, &vec![1; to.bytes as usize]);
+        let refused = victim.client.write(source, to, None).await;
+        assert_eq!(refused, Err(OperationError::RemoteAccess), "WRITE with {what}");
+        victim.is_dead(&fabric).await;
+        assert!(grant.seal().await.into_buffer().iter().all(|byte| *byte == 0xee), "WRITE with {what}");
+    }
+    // After its end, and the wrong way round.
+    let victim = Victim::new(&mut fabric).await;
+    let buffer = pool.adopt_bytes(vec![0xee; 4096].into_boxed_slice());
+    let grant = victim.server.grant_write(buffer, 0..4096, LONG).unwrap();
+    let into = fabric.client.pool().lease(4096).await.unwrap();
+    let refused = victim.client.read(into, grant.remote()).await;
+    assert_eq!(refused.err(), Some(OperationError::RemoteAccess), "READ of what may be written");
+    victim.is_dead(&fabric).await;
+    let buffer = grant.seal().await.into_buffer();
+    let victim = Victim::new(&mut fabric).await;
+    let grant = victim.server.grant_write(buffer, 0..4096, LONG).unwrap();
+    let to = grant.remote();
+    let buffer = grant.seal().await.into_buffer();
+    let refused = victim.client.write(frozen(&fabric.client, &[1]), to, None).await;
+    assert_eq!(refused, Err(OperationError::RemoteAccess), "WRITE after the end");
+    victim.is_dead(&fabric).await;
+    assert!(buffer.iter().all(|byte| *byte == 0xee));
 }
 
 async fn revoked_sealed_and_expired_grants_are_refused(provider: Provider) {

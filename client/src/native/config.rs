@@ -82,7 +82,7 @@ pub enum PutMode {
     Auto,
     /// The client writes into memory that the gateway grants: small objects in a slot, others chunk by chunk.
     Push,
-    /// The gateway reads the client's memory.
+    /// The gateway reads the client's memory; memory of the caller that it cannot read goes by push.
     Pull,
 }
 

@@ -61,6 +61,15 @@ impl HttpDoor {
         Ok((bucket, Credentials::new(&*self.access_key, &*self.secret_key)))
     }
 
+    /// The same for calls of an object: without a key they would be calls of the bucket.
+    fn bucket_of(&self, name: &str, key: &str) -> Result<(Bucket, Credentials), Failure> {
+        if key.is_empty() {
+            let message = "A key has at least one byte.".to_owned();
+            return Err(Refusal { code: "InvalidRequest".to_owned(), message, retry: Retry::Never }.into());
+        }
+        self.bucket(name)
+    }
+
     /// Signs an action with these headers, and sends it.
     async fn send<'a>(
         &self,
@@ -98,7 +107,7 @@ impl HttpDoor {
         into: &mut [u8],
         options: &GetOptions,
     ) -> Result<Got, Failure> {
-        let (bucket, credentials) = self.bucket(bucket)?;
+        let (bucket, credentials) = self.bucket_of(bucket, key)?;
         let mut action = bucket.get_object(Some(&credentials), key);
         if let Range::Part(number) = options.range {
             action.query_mut().insert("partNumber", number.to_string());
@@ -127,7 +136,7 @@ impl HttpDoor {
     }
 
     pub(super) async fn head(&self, bucket: &str, key: &str, options: &GetOptions) -> Result<Head, Failure> {
-        let (bucket, credentials) = self.bucket(bucket)?;
+        let (bucket, credentials) = self.bucket_of(bucket, key)?;
         let mut action = bucket.head_object(Some(&credentials), key);
         if let Range::Part(number) = options.range {
             action.query_mut().insert("partNumber", number.to_string());
@@ -145,7 +154,7 @@ impl HttpDoor {
         body: &Frozen,
         options: &PutOptions,
     ) -> Result<Stored, Failure> {
-        let (bucket, credentials) = self.bucket(bucket)?;
+        let (bucket, credentials) = self.bucket_of(bucket, key)?;
         let mut headers = Named::new();
         if let Some(checksum) = &options.checksum {
             headers.push((checksum_header(checksum.kind), base64(&checksum.value)));
@@ -172,7 +181,7 @@ impl HttpDoor {
     }
 
     pub(super) async fn delete(&self, bucket: &str, key: &str, given: &Precondition) -> Result<(), Failure> {
-        let (bucket, credentials) = self.bucket(bucket)?;
+        let (bucket, credentials) = self.bucket_of(bucket, key)?;
         let action = bucket.delete_object(Some(&credentials), key);
         let headers = precondition(given).into_iter().collect();
         self.send(action, Method::DELETE, Body::empty(), headers, true).await.map(drop)
@@ -229,7 +238,7 @@ impl HttpDoor {
         kept: &Headers,
         checksum: Option<(ChecksumKind, bool)>,
     ) -> Result<String, Failure> {
-        let (bucket, credentials) = self.bucket(bucket)?;
+        let (bucket, credentials) = self.bucket_of(bucket, key)?;
         let mut headers: Named = kept.0.clone();
         if let Some((kind, full_object)) = checksum {
             headers.push(("x-amz-checksum-algorithm".to_owned(), checksum_name(kind).to_uppercase()));
@@ -249,7 +258,7 @@ impl HttpDoor {
         parts: &[NamedPart],
         options: &CompleteOptions,
     ) -> Result<Completed, Failure> {
-        let (bucket, credentials) = self.bucket(bucket)?;
+        let (bucket, credentials) = self.bucket_of(bucket, key)?;
         let mut headers: Named = precondition(&options.precondition).into_iter().collect();
         if let Some(checksum) = &options.checksum {
             headers.push((checksum_header(checksum.kind), base64(&checksum.value)));
@@ -275,7 +284,7 @@ impl HttpDoor {
     }
 
     pub(super) async fn abort_upload(&self, bucket: &str, key: &str, upload: &str) -> Result<(), Failure> {
-        let (bucket, credentials) = self.bucket(bucket)?;
+        let (bucket, credentials) = self.bucket_of(bucket, key)?;
         let action = bucket.abort_multipart_upload(Some(&credentials), key, upload);
         self.send(action, Method::DELETE, Body::empty(), Named::new(), true).await.map(drop)
     }

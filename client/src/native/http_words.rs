@@ -132,7 +132,8 @@ pub(super) fn etag(headers: &HeaderMap) -> Option<ETag> {
     parse_etag(headers.get("etag")?.to_str().ok()?)
 }
 
-pub(super) fn parse_etag(text: &str) -> Option<ETag> {
+/// An ETag, with or without the quotes around it.
+pub fn parse_etag(text: &str) -> Option<ETag> {
     let text = text.trim_matches('"');
     let (digits, parts) = match text.split_once('-') {
         Some((digits, parts)) => (digits, Some(parts.parse().ok()?)),

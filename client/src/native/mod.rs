@@ -2,7 +2,7 @@
 //!
 //! A [`Client`] owns registered memory of the size that its user chose, keeps one connection to one gateway, on which any number of calls
 //! may run at once, and makes a new one when it breaks. Object bytes move by one-sided operations between buffers of that memory and
-//! the gateway's. [`retry`] says what is sent again, and why that is safe.
+//! the gateway's; they can also be the caller's own ([`Client::adopt`]). [`retry`] says what is sent again, and why that is safe.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,6 +27,7 @@
 
 mod config;
 mod error;
+mod host;
 mod http;
 mod http_words;
 mod link;
@@ -40,9 +41,11 @@ mod xml;
 
 pub use config::{ClientConfig, GetOptions, ListOptions, PutMode, PutOptions, RetryPolicy};
 pub use error::Error;
+pub use host::HostMemoryCounters;
+pub use http_words::parse_etag;
 pub use listing::Listed;
 pub use objects::{Got, Head, Served, Stored};
-pub use tenfour_rdma::{Buffer, Endpoint, Frozen};
+pub use tenfour_rdma::{Buffer, Endpoint, Frozen, HostMemory, HostRegion};
 pub use tenfour_types::native::{
     Conditions, Entry, From, IfRange, NamedPart, ObjectInfo, Precondition, Range, Read, Refusal, Retry, Tag,
 };
@@ -53,6 +56,7 @@ use error::Failure;
 use http::HttpDoor;
 use link::Link;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tenfour_rdma::{ClusterKey, Domain, DomainConfig, Provider};
 use tenfour_types::native::OPEN_DOOR_KEY_IS_PUBLIC;
@@ -73,6 +77,8 @@ struct Inner {
     domain: Domain,
     http: Option<HttpDoor>,
     place: Mutex<Place>,
+    /// Out of and into memory of the caller.
+    copied_bytes: AtomicU64,
 }
 
 /// The connection, and where the next one is made.
@@ -111,7 +117,8 @@ impl Client {
         if config.endpoints.is_empty() && http.is_none() {
             return Err(Error::Config("give an endpoint, or an address for HTTP".to_owned()));
         }
-        let client = Self { inner: Arc::new(Inner { config, domain, http, place: Mutex::default() }) };
+        let (place, copied_bytes) = (Mutex::default(), AtomicU64::new(0));
+        let client = Self { inner: Arc::new(Inner { config, domain, http, place, copied_bytes }) };
         client.route().await.map_err(Error::from)?;
         Ok(client)
     }
@@ -148,7 +155,7 @@ impl Client {
 
     /// The way that a call takes: the connection, made anew when it is broken, or HTTP.
     pub(crate) async fn route(&self) -> Result<Route<'_>, Failure> {
-        let Inner { config, domain, http, place } = &*self.inner;
+        let Inner { config, domain, http, place, .. } = &*self.inner;
         let mut place = place.lock().await;
         if let Some(link) = place.link.as_ref().filter(|link| link.is_alive()) {
             return Ok(Route::Rdma(link.clone()));

@@ -2,6 +2,7 @@
 
 use super::config::GetOptions;
 use super::error::{Error, Failure};
+use super::host::not_granted;
 use super::link::{GRANT_EXPIRES, Held, Link, Reply};
 use super::retry::{Again, Tries};
 use super::{Client, Route};
@@ -77,6 +78,7 @@ impl Client {
         options: &GetOptions,
     ) -> (Option<Buffer>, Result<Got, Error>) {
         let mut tries = Tries::new(self, Again::Safe);
+        let is_host = into.is_host();
         let mut buffer = Some(into);
         loop {
             let Some(into) = buffer.take() else { return (None, Err(Error::Broken)) };
@@ -87,7 +89,10 @@ impl Client {
             };
             buffer = back;
             match got {
-                Ok(got) => return (buffer, Ok(got)),
+                Ok(got) => {
+                    self.note(is_host, &got.served, got.bytes);
+                    return (buffer, Ok(got));
+                }
                 Err(failure) => {
                     if let Err(error) = tries.after(failure).await {
                         return (buffer, Err(error));
@@ -97,7 +102,7 @@ impl Client {
         }
     }
 
-    async fn get_over(
+    pub(super) async fn get_over(
         &self,
         link: &Arc<Link>,
         bucket: &str,
@@ -112,15 +117,12 @@ impl Client {
                 Err(Failure::before(Error::Buffer("a GET reads at most 4 GiB: ask for ranges"))),
             );
         }
-        let grant = match link.core.connection.grant_write(into, 0..bytes, GRANT_EXPIRES) {
+        let grant = match link.core.connection.try_grant_write(into, 0..bytes, GRANT_EXPIRES) {
             Ok(grant) => grant,
-            Err(GrantError::Disconnected) => return (None, Err(Failure::broken(false))),
-            Err(_) => {
-                return (
-                    None,
-                    Err(Failure::before(Error::Buffer("the buffer is of another client's memory"))),
-                );
+            Err((GrantError::NoResources, Some(into))) if into.is_host() => {
+                return self.get_by_copy(link, (bucket, key), into, options).await;
             }
+            Err((error, into)) => return (into, Err(not_granted(error))),
         };
         let operation = Operation::Get { read: options.into(), into: (bytes > 0).then(|| grant.remote()) };
         let held = Held { into: Some(grant), from: Vec::new() };

@@ -2,6 +2,7 @@
 
 use super::config::{PutMode, PutOptions};
 use super::error::{Error, Failure};
+use super::host::not_granted;
 use super::link::{Call, Event, GRANT_EXPIRES, Held, Link, Reply};
 use super::objects::{Served, Stored, request, unexpected};
 use super::retry::{Again, Tries};
@@ -72,7 +73,9 @@ impl Client {
                 putting.run().await
             }
         };
-        self.again(tries, call).await
+        let stored = self.again(tries, call).await?;
+        self.note(body.is_host(), &stored.served, body.len());
+        Ok(stored)
     }
 }
 
@@ -142,6 +145,9 @@ impl Putting<'_> {
             self.link.give_slot_back(slot);
             return Err(failure);
         }
+        if self.body.is_host() && self.link.is_device() {
+            self.client.inner.copied(self.body.len());
+        }
         self.answered(&mut call).await.map(Some)
     }
 
@@ -151,10 +157,14 @@ impl Putting<'_> {
         for begin in (0..self.body.len()).step_by(RANGE_BYTES_MAX) {
             let range = begin..self.body.len().min(begin + RANGE_BYTES_MAX);
             let grant = self.link.core.connection.grant_read(self.body.clone(), range, GRANT_EXPIRES);
-            let grant = grant.map_err(|error| match error {
-                GrantError::Disconnected => Failure::broken(false),
-                _ => Failure::before(Error::Buffer("the buffer is of another client's memory")),
-            })?;
+            let grant = match grant {
+                Ok(grant) => grant,
+                // Memory of the caller that the gateway cannot read.
+                Err(GrantError::NotShared | GrantError::NoResources) if self.body.is_host() => {
+                    return self.push().await;
+                }
+                Err(error) => return Err(not_granted(error)),
+            };
             ranges.push(grant.remote());
             held.from.push(grant);
         }
@@ -175,6 +185,7 @@ impl Putting<'_> {
                     let source = self.body.slice(written..written + bytes);
                     let to = remote.sub(0, bytes as u32);
                     let (Some(source), Some(to)) = (source, to) else { return Err(unexpected()) };
+                    let source = self.client.sendable(&self.link, source).await?;
                     written += bytes;
                     // Nothing is committed before the last byte is there.
                     let sent = call.write(source, to, chunk).await;

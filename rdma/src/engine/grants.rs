@@ -92,7 +92,7 @@ impl GrantTable {
         bytes: u32,
         expires: Duration,
         key: Key,
-    ) -> Result<Handle, GrantError> {
+    ) -> Result<Handle, (GrantError, Memory)> {
         let expires = Instant::now() + expires.min(EXPIRES_MAX);
         let (given, guard) = match key {
             Key::Random => (None, None),
@@ -100,13 +100,13 @@ impl GrantTable {
         };
         let mut entry = Entry { address, bytes, expires, guard, memory };
         let mut state = self.state.lock();
-        if state.closed {
-            return Err(GrantError::Disconnected);
-        }
-        if state.entries.len() >= GRANTS_MAX {
-            return Err(GrantError::TooMany);
-        }
-        loop {
+        let refusal = loop {
+            if state.closed {
+                break GrantError::Disconnected;
+            }
+            if state.entries.len() >= GRANTS_MAX {
+                break GrantError::TooMany;
+            }
             let key = given.unwrap_or_else(rand::random::<u64>);
             match state.entries.entry(key) {
                 Slot::Vacant(slot) => {
@@ -114,10 +114,14 @@ impl GrantTable {
                     return Ok(Handle { table: self.clone(), remote: Remote { address, bytes, key } });
                 }
                 // A device gives no key twice while it is in use.
-                Slot::Occupied(_) if given.is_some() => return Err(GrantError::NoResources),
+                Slot::Occupied(_) if given.is_some() => break GrantError::NoResources,
                 Slot::Occupied(_) => entry = Entry { address, ..entry },
             }
-        }
+        };
+        drop(state);
+        let Entry { guard, memory, .. } = entry;
+        guard.iter().for_each(Guard::end);
+        Err((refusal, memory))
     }
 
     /// The peer wants to WRITE `bytes` at `address`: takes the buffer out, if it may.
@@ -374,19 +378,27 @@ impl fmt::Debug for ReadGrant {
     }
 }
 
-/// Grants a range of a buffer for writing.
+/// Grants a range of a buffer for writing; a buffer that is not granted comes back.
 pub(crate) fn grant_write(
     table: &Arc<GrantTable>,
     buffer: Buffer,
     range: Range<usize>,
     expires: Duration,
     key: impl FnOnce(u64, u32, Right) -> Result<Key, GrantError>,
-) -> Result<Grant<Open>, GrantError> {
-    let (start, bytes) = check(&range, buffer.len())?;
-    let address = ADDRESS_BASE + buffer.pool_offset() as u64 + start;
-    let key = key(address, bytes, Right::Write)?;
-    let handle = table.insert(Memory::Writable(buffer), address, bytes, expires, key)?;
-    Ok(Grant { handle, range, state: PhantomData })
+) -> Result<Grant<Open>, (GrantError, Option<Buffer>)> {
+    let keyed = check(&range, buffer.len()).and_then(|(start, bytes)| {
+        let address = ADDRESS_BASE + buffer.pool_offset() as u64 + start;
+        Ok((address, bytes, key(address, bytes, Right::Write)?))
+    });
+    let (address, bytes, key) = match keyed {
+        Ok(keyed) => keyed,
+        Err(refusal) => return Err((refusal, Some(buffer))),
+    };
+    match table.insert(Memory::Writable(buffer), address, bytes, expires, key) {
+        Ok(handle) => Ok(Grant { handle, range, state: PhantomData }),
+        Err((refusal, Memory::Writable(buffer))) => Err((refusal, Some(buffer))),
+        Err((refusal, _)) => Err((refusal, None)),
+    }
 }
 
 /// Grants a range of frozen memory for reading.
@@ -401,8 +413,8 @@ pub(crate) fn grant_read(
     let source = source.slice(range).ok_or(GrantError::OutOfRange)?;
     let address = ADDRESS_BASE + source.pool_offset() as u64;
     let key = key(address, bytes, Right::Read)?;
-    let handle = table.insert(Memory::Readable(source), address, bytes, expires, key)?;
-    Ok(ReadGrant { handle })
+    let handle = table.insert(Memory::Readable(source), address, bytes, expires, key);
+    Ok(ReadGrant { handle: handle.map_err(|(refusal, _)| refusal)? })
 }
 
 /// For providers that check accesses in this process.

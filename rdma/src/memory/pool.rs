@@ -5,6 +5,7 @@
 //! Invariant: while someone waits, nobody who came later gets memory.
 
 use super::allocator::Allocator;
+use super::host::HostCounts;
 use super::{Buffer, Frozen, Mapping, PAGE_BYTES};
 use crate::LeaseError;
 use parking_lot::Mutex;
@@ -33,7 +34,8 @@ impl Pool {
         mapping.advise_huge_pages();
         let state = State { allocator: Allocator::new(count), waiters: VecDeque::new() };
         let (short, reclaim) = (AtomicBool::new(false), OnceLock::new());
-        let shared = Shared { mapping, state: Mutex::new(state), short, reclaim };
+        let shared =
+            Shared { mapping, state: Mutex::new(state), short, reclaim, host: HostCounts::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -109,6 +111,10 @@ impl Pool {
         &self.shared.mapping
     }
 
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     pub(crate) fn owns(&self, buffer: &Buffer) -> bool {
         Arc::ptr_eq(&self.shared, buffer.pool())
     }
@@ -134,6 +140,8 @@ pub(super) struct Shared {
     /// Whether `state.waiters` has anyone, to be read without the lock.
     short: AtomicBool,
     reclaim: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Of memory that is not in the pool.
+    pub(super) host: HostCounts,
 }
 
 struct State {

@@ -127,6 +127,10 @@ pub(super) enum Access {
     RemoteWrite,
     /// As above, and any queue pair of the domain may read.
     RemoteRead,
+    /// As `LocalAndWindows`, for memory that nobody may write to.
+    LocalReadAndWindows,
+    /// As `RemoteRead`, for memory that nobody may write to.
+    RemoteReadOnly,
 }
 
 impl Access {
@@ -136,6 +140,8 @@ impl Access {
             Self::LocalAndWindows => local | ibv_access_flags::IBV_ACCESS_MW_BIND,
             Self::RemoteWrite => local | ibv_access_flags::IBV_ACCESS_REMOTE_WRITE,
             Self::RemoteRead => local | ibv_access_flags::IBV_ACCESS_REMOTE_READ,
+            Self::LocalReadAndWindows => ibv_access_flags::IBV_ACCESS_MW_BIND,
+            Self::RemoteReadOnly => ibv_access_flags::IBV_ACCESS_REMOTE_READ,
         };
         flags.0 as i32
     }
@@ -144,7 +150,7 @@ impl Access {
 /// Registered memory. The memory itself is the caller's to keep.
 pub(super) struct Region {
     region: NonNull<ibv_mr>,
-    _domain: Arc<ProtectionDomain>,
+    domain: Arc<ProtectionDomain>,
 }
 
 // SAFETY: libibverbs may be called from every thread; the keys never change.
@@ -168,7 +174,7 @@ impl Region {
         let region = unsafe {
             ibv_reg_mr_iova(domain.as_ptr(), memory.cast::<c_void>(), bytes, address, access.flags())
         };
-        Ok(Self { region: not_null(region)?, _domain: domain.clone() })
+        Ok(Self { region: not_null(region)?, domain: domain.clone() })
     }
 
     pub(super) fn local_key(&self) -> u32 {
@@ -183,6 +189,10 @@ impl Region {
 
     pub(super) fn as_ptr(&self) -> *mut ibv_mr {
         self.region.as_ptr()
+    }
+
+    pub(super) fn is_of(&self, domain: &Arc<ProtectionDomain>) -> bool {
+        Arc::ptr_eq(&self.domain, domain)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::OperationError;
 use crate::engine::grants::ADDRESS_BASE;
 use crate::engine::send_queue::{Done, Operation};
 use crate::engine::{Ended, QueuePair};
+use crate::memory::Host;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rdma_sys::{ibv_wc, ibv_wc_status as status};
@@ -107,18 +108,26 @@ impl VerbsLink {
 
     /// The work requests of an operation. Their memory is the operation's.
     fn pieces(&self, operation: &Operation) -> Vec<Data> {
-        let local = |offset: usize, bytes: usize| Local {
+        let local = |offset: usize, bytes: usize, host: Option<&Arc<Host>>| Local {
             address: ADDRESS_BASE + offset as u64,
             bytes: bytes as u32,
-            key: self.device.region.local_key(),
+            key: match host {
+                None => self.device.region.local_key(),
+                // Prepared before it is posted; else the device refuses it.
+                Some(host) => self.device.host_key(host).unwrap_or(0),
+            },
         };
         match operation {
             Operation::Write { source, to, immediate } => {
-                let local = local(source.pool_offset(), source.len());
+                let local = local(source.pool_offset(), source.len(), source.host());
+                if let Some(host) = source.host() {
+                    host.counts().transfers(source.len());
+                }
                 vec![Data::Write { local, to: *to, immediate: *immediate }]
             }
             Operation::Read { into, from } => {
-                vec![Data::Read { local: local(into.pool_offset(), from.bytes as usize), from: *from }]
+                let local = local(into.pool_offset(), from.bytes as usize, into.host());
+                vec![Data::Read { local, from: *from }]
             }
             Operation::Send { message } if message.is_empty() => {
                 vec![Data::Fragment { bytes: Bytes::new(), last: true }]

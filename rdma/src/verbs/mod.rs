@@ -16,6 +16,7 @@ mod cm;
 mod completion;
 mod device;
 mod ffi;
+mod host;
 mod inbound;
 mod life;
 mod link;
@@ -27,6 +28,7 @@ mod stream;
 mod window;
 
 pub(crate) use device::{Devices, available};
+pub(crate) use host::HostRegistration;
 pub(crate) use link::VerbsLink;
 pub(crate) use window::Window;
 

@@ -10,8 +10,10 @@
 
 use super::device::Narrowing;
 use super::ffi::{Access, MemoryWindow, Region};
+use super::host::HostRegistration;
 use super::link::VerbsLink;
 use crate::engine::grants::{ADDRESS_BASE, Key, Right};
+use crate::memory::Host;
 use crate::{ConnectionError, GrantError, OperationError};
 use parking_lot::Mutex;
 use rdma_sys::{ibv_access_flags, ibv_mr, ibv_mw};
@@ -80,11 +82,20 @@ pub(crate) struct Window {
     opening: Option<Arc<Opening>>,
     /// Registered for this grant alone, where the device needs it; deregistered after the window is gone.
     region: Option<Region>,
+    /// What the window is open onto, if the memory is not the pool's; after the window and before the memory.
+    beneath: Option<Arc<HostRegistration>>,
+    host: Option<Arc<Host>>,
 }
 
 impl VerbsLink {
-    /// Permits the peer of this connection one kind of access to exactly this range.
-    pub(crate) fn open_window(&self, address: u64, bytes: u32, right: Right) -> Result<Key, GrantError> {
+    /// Permits the peer of this connection one kind of access to exactly this range, of the pool or of a host's memory.
+    pub(crate) fn open_window(
+        &self,
+        address: u64,
+        bytes: u32,
+        right: Right,
+        host: Option<Arc<Host>>,
+    ) -> Result<Key, GrantError> {
         if self.pair.error().is_some() {
             return Err(GrantError::Disconnected);
         }
@@ -92,51 +103,71 @@ impl VerbsLink {
             // There is nothing to touch; the device would refuse an empty window.
             return Ok(Key::Random);
         }
-        self.try_open(address, bytes, right).map_err(|error| {
+        let counted = host.clone();
+        let key = self.try_open(address, bytes, right, host).map_err(|error| {
             tracing::warn!(%error, "the device permits no further grant");
             GrantError::NoResources
-        })
+        })?;
+        if let Some(host) = counted {
+            host.counts().transfers(bytes as usize);
+        }
+        Ok(key)
     }
 
-    fn try_open(&self, address: u64, bytes: u32, right: Right) -> io::Result<Key> {
+    fn try_open(&self, address: u64, bytes: u32, right: Right, host: Option<Arc<Host>>) -> io::Result<Key> {
         let device = &self.device;
-        let link = self.weak();
-        let register = |access| {
-            let offset = (address - ADDRESS_BASE) as usize;
-            let memory = device.pool.mapping().base().as_ptr().wrapping_add(offset);
-            // SAFETY: the range lies in the pool's mapping, which the device keeps; grants and windows end before it.
-            unsafe { Region::register(&device.domain, memory, bytes as usize, address, access) }
-        };
-        let region = match device.narrowing {
-            Narrowing::Window => None,
-            Narrowing::WindowOnRegion => Some(register(Access::LocalAndWindows)?),
-            Narrowing::Region => {
+        let mut window = Window { link: self.weak(), opening: None, region: None, beneath: None, host };
+        let is_writable = window.host.as_ref().is_none_or(|host| host.is_writable());
+        match (device.narrowing, &window.host) {
+            (Narrowing::Window, None) => {}
+            (Narrowing::Window, Some(host)) => window.beneath = Some(device.host_registration(host)?),
+            (Narrowing::WindowOnRegion, _) => {
+                let access = if is_writable { Access::LocalAndWindows } else { Access::LocalReadAndWindows };
+                window.region = Some(self.register(&window, address, bytes, access)?);
+            }
+            (Narrowing::Region, _) => {
                 let access = match right {
-                    Right::Read => Access::RemoteRead,
+                    Right::Read if is_writable => Access::RemoteRead,
+                    Right::Read => Access::RemoteReadOnly,
                     Right::Write => Access::RemoteWrite,
                 };
-                let region = register(access)?;
+                let region = self.register(&window, address, bytes, access)?;
                 let key = u64::from(region.remote_key());
-                return Ok(Key::Device(key, Window { link, opening: None, region: Some(region) }));
+                window.region = Some(region);
+                return Ok(Key::Device(key, window));
             }
-        };
-        let window = MemoryWindow::allocate(&device.domain)?;
-        let beneath = region.as_ref().unwrap_or(&device.region).as_ptr();
+        }
+        let opened = MemoryWindow::allocate(&device.domain)?;
+        let shared = window.beneath.as_ref().map_or(&device.region, |beneath| beneath.region());
+        let beneath = window.region.as_ref().unwrap_or(shared).as_ptr();
         let opening = Arc::new(Opening {
-            key: fresh_key(window.key()),
+            key: fresh_key(opened.key()),
             address,
             bytes,
             right,
-            window: Mutex::new(Some(window)),
+            window: Mutex::new(Some(opened)),
             region: RegionPointer(beneath),
             settled: AtomicBool::new(false),
         });
         let key = u64::from(opening.key);
-        let window = Window { link, opening: Some(opening.clone()), region };
+        window.opening = Some(opening.clone());
         self.post_opening(opening.clone());
         let soon = if device.is_software { OPENED_SOON_SOFTWARE } else { OPENED_SOON };
         self.await_settled(&opening, soon);
         Ok(Key::Device(key, window))
+    }
+
+    /// A registration of exactly this range, which `window` is about to hold with its memory.
+    fn register(&self, window: &Window, address: u64, bytes: u32, access: Access) -> io::Result<Region> {
+        let device = &self.device;
+        let (base, begin) = match &window.host {
+            None => (device.pool.mapping().base(), 0),
+            Some(host) => (host.start(), host.offset()),
+        };
+        let memory = base.as_ptr().wrapping_add((address - ADDRESS_BASE) as usize - begin);
+        // SAFETY: the range lies in the pool's mapping, which the device keeps, or in memory that the window keeps; grants and
+        // windows end before it.
+        unsafe { Region::register(&device.domain, memory, bytes as usize, address, access) }
     }
 
     /// Looks for the completion of an opening itself, so that no task of the runtime has to.
@@ -165,7 +196,7 @@ impl Drop for Window {
             }
             if !opening.is_settled() {
                 // Somebody may be about to post it: leaked rather than freed under them.
-                std::mem::forget((opening, self.region.take()));
+                std::mem::forget((opening, self.region.take(), self.beneath.take(), self.host.take()));
                 return;
             }
         }
