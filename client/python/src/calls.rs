@@ -75,7 +75,7 @@ impl Calls {
             .enable_all()
             .build()?;
         let client =
-            wait_on(py, &runtime, Client::connect(config))?.map_err(|error| errors::raise(py, &error))?;
+            wait_on(py, &runtime, || Client::connect(config))?.map_err(|error| errors::raise(py, &error))?;
         let registrations = Registrations::new(kept_bytes);
         let weak = Arc::downgrade(&registrations);
         runtime.spawn(async move {
@@ -89,29 +89,29 @@ impl Calls {
     }
 
     /// Waits for a call.
-    pub fn wait<T: Send>(
+    pub fn wait<T: Send, C: Future<Output = Result<T, Error>>>(
         &self,
         py: Python<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
+        call: impl FnOnce() -> C + Send,
     ) -> PyResult<T> {
         self.outcome(py, call)?.map_err(|error| errors::raise(py, &error))
     }
 
     /// The same; an error of the call is the caller's to judge. What is raised is the interruption.
-    pub fn outcome<T: Send>(
+    pub fn outcome<T: Send, C: Future<Output = Result<T, Error>>>(
         &self,
         py: Python<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
+        call: impl FnOnce() -> C + Send,
     ) -> PyResult<Result<T, Error>> {
         wait_on(py, &self.runtime, call)
     }
 
     /// The same for a call that writes into memory of the caller: when it is interrupted, the connection ends with it, so that nobody
     /// writes there any more when the caller goes on. Other calls that run make a new one.
-    pub fn outcome_or_let_go<T: Send>(
+    pub fn outcome_or_let_go<T: Send, C: Future<Output = Result<T, Error>>>(
         &self,
         py: Python<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
+        call: impl FnOnce() -> C + Send,
     ) -> PyResult<Result<T, Error>> {
         self.outcome(py, call).inspect_err(|_| {
             py.detach(|| drop(self.runtime.block_on(timeout(LET_GO, self.client.disconnect()))));
@@ -322,15 +322,15 @@ fn too_small(bytes: u64, room: usize) -> Refusal {
     Refusal { code: TOO_SMALL.to_owned(), message, retry: Retry::Never }
 }
 
-/// Without Python's lock, until the call is through or a signal's handler raises.
-fn wait_on<T: Send>(
+/// Without Python's lock, until the call is through or a signal's handler raises. The call is made on this thread, and stays there.
+fn wait_on<T: Send, C: Future<Output = Result<T, Error>>>(
     py: Python<'_>,
     runtime: &Runtime,
-    call: impl Future<Output = Result<T, Error>> + Send,
+    call: impl FnOnce() -> C + Send,
 ) -> PyResult<Result<T, Error>> {
     py.detach(|| {
         runtime.block_on(async {
-            let mut call = pin!(call);
+            let mut call = pin!(call());
             loop {
                 match timeout(SIGNALS_EVERY, &mut call).await {
                     Ok(done) => return Ok(done),

@@ -10,7 +10,7 @@ use pyo3::types::PyBytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tenfour_client::native::{
-    ClientConfig, ETag, Endpoint, Entry, Error, From as ListFrom, Headers, ListOptions, Precondition,
+    ClientConfig, ETag, Endpoint, Entry, Error, From as ListFrom, GetOptions, Headers, ListOptions, Precondition,
     PutMode, PutOptions, parse_etag,
 };
 
@@ -93,7 +93,7 @@ impl NativeClient {
         };
         let memory = PythonMemory::of(data)?;
         let options = PutOptions { headers: Headers(headers), precondition, mode, ..PutOptions::default() };
-        let stored = calls.wait(py, calls.put(bucket, key, memory, &options))?;
+        let stored = calls.wait(py, || calls.put(bucket, key, memory, &options))?;
         Ok((stored.etag.to_string(), stored.served.carrier, stored.served.fabric))
     }
 
@@ -112,7 +112,7 @@ impl NativeClient {
         let wanted = Wanted { bucket, key, start, stop, etag };
         let mut replaced = 0;
         loop {
-            let (first, read) = calls.wait(py, calls.first(&wanted))?;
+            let (first, read) = calls.wait(py, || calls.first(&wanted))?;
             let end = stop.map_or(read.object.size, |stop| stop.min(read.object.size));
             let count = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
             if first.len() >= count {
@@ -124,7 +124,7 @@ impl NativeClient {
             part_to_fill(&region, 0..first.len()).map_err(raised)?.copy_from_slice(&first);
             let rest_from = start + first.len() as u64;
             let rest = Wanted { start: rest_from, stop: None, etag: Some(read.object.etag), ..wanted };
-            match calls.outcome(py, calls.fill(&rest, &region, first.len()..count))? {
+            match calls.outcome(py, || calls.fill(&rest, &region, first.len()..count))? {
                 Ok(_) => return Ok((bytes, info(ObjectRead { range: (start, end), ..read }))),
                 Err(error)
                     if error.code() == Some("PreconditionFailed")
@@ -142,7 +142,7 @@ impl NativeClient {
     fn first(&self, py: Python<'_>, bucket: &str, key: &str) -> PyResult<(Py<PyBytes>, Info)> {
         let calls = self.calls(py)?;
         let wanted = Wanted { bucket, key, start: 0, stop: None, etag: None };
-        let (first, read) = calls.wait(py, calls.first(&wanted))?;
+        let (first, read) = calls.wait(py, || calls.first(&wanted))?;
         Ok((PyBytes::new(py, &first).unbind(), info(read)))
     }
 
@@ -161,7 +161,7 @@ impl NativeClient {
         let calls = self.calls(py)?;
         let wanted = Wanted { bucket, key, start, stop, etag: if_match.map(etag).transpose()? };
         let memory = PythonMemory::writable(buffer)?;
-        match calls.outcome_or_let_go(py, calls.read_into(&wanted, memory))? {
+        match calls.outcome_or_let_go(py, || calls.read_into(&wanted, memory))? {
             Ok((count, read)) => Ok((count, info(read))),
             Err(Error::Refused(refusal)) if refusal.code == TOO_SMALL => {
                 Err(errors::exception(py, TOO_SMALL, &refusal.message, None, false))
@@ -173,7 +173,8 @@ impl NativeClient {
     /// What is known of an object.
     fn head(&self, py: Python<'_>, bucket: &str, key: &str) -> PyResult<Info> {
         let calls = self.calls(py)?;
-        let head = calls.wait(py, calls.client.head_object(bucket, key, &Default::default()))?;
+        let options = GetOptions::default();
+        let head = calls.wait(py, || calls.client.head_object(bucket, key, &options))?;
         Ok(info(ObjectRead { object: head.object, range: head.range, served: head.served }))
     }
 
@@ -185,7 +186,7 @@ impl NativeClient {
             Some("*") => Precondition::Present,
             Some(text) => Precondition::Match(vec![etag(text)?]),
         };
-        calls.wait(py, calls.client.delete_object(bucket, key, &precondition))
+        calls.wait(py, || calls.client.delete_object(bucket, key, &precondition))
     }
 
     /// Keys in order, at most so many, from the beginning, after a key, or from where an earlier listing ended.
@@ -207,7 +208,7 @@ impl NativeClient {
             (None, None) => ListFrom::Start,
         };
         let options = ListOptions { prefix, delimiter, from, most };
-        let listed = calls.wait(py, calls.client.list(bucket, &options))?;
+        let listed = calls.wait(py, || calls.client.list(bucket, &options))?;
         let (mut objects, mut prefixes) = (Vec::new(), Vec::new());
         for entry in listed.entries {
             match entry {
@@ -223,7 +224,7 @@ impl NativeClient {
     /// What carries calls now.
     fn transport(&self, py: Python<'_>) -> PyResult<String> {
         let calls = self.calls(py)?;
-        calls.wait(py, calls.client.transport())
+        calls.wait(py, || calls.client.transport())
     }
 
     /// What became of memory of Python.

@@ -89,8 +89,8 @@ impl Registrations {
     /// Lets go of what was not used for long.
     pub fn sweep(&self) {
         let mut entries = self.entries.lock();
-        let fresh = entries.iter().position(|entry| entry.used.elapsed() < IDLE_MAX);
-        let gone: Vec<Entry> = entries.drain(..fresh.unwrap_or(entries.len())).collect();
+        let idle = entries.iter().take_while(|entry| entry.used.elapsed() >= IDLE_MAX).count();
+        let gone: Vec<Entry> = entries.drain(..idle).collect();
         drop(entries);
         drop(gone);
     }

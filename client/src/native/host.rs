@@ -18,6 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tenfour_rdma::{Buffer, Frozen, GrantError, HostMemory, HostRegion, LeaseError};
 
+/// A GET, as a value.
+type Reading<'a> = Pin<Box<dyn Future<Output = (Option<Buffer>, Result<Got, Failure>)> + Send + 'a>>;
+
 /// The carrier that copies nothing.
 const DEVICE: &str = "verbs";
 
@@ -88,7 +91,7 @@ impl Client {
         (bucket, key): (&'a str, &'a str),
         mut into: Buffer,
         options: &'a GetOptions,
-    ) -> Pin<Box<dyn Future<Output = (Option<Buffer>, Result<Got, Failure>)> + Send + 'a>> {
+    ) -> Reading<'a> {
         Box::pin(async move {
             let buffer = match self.buffer(into.len()).await {
                 Ok(buffer) => buffer,

@@ -167,7 +167,7 @@ impl Frozen {
     }
 
     pub(super) fn pool(&self) -> &Arc<Shared> {
-        &self.buffer.pool
+        self.buffer.pool()
     }
 }
 
