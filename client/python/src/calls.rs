@@ -114,7 +114,7 @@ impl Calls {
         call: impl FnOnce() -> C + Send,
     ) -> PyResult<Result<T, Error>> {
         self.outcome(py, call).inspect_err(|_| {
-            py.detach(|| drop(self.runtime.block_on(timeout(LET_GO, self.client.disconnect()))));
+            py.detach(|| self.disconnect());
         })
     }
 
@@ -294,10 +294,17 @@ impl Calls {
         self.registrations.clear();
     }
 
+    /// Ends the connection, and waits until it has let go of memory, or for long enough.
+    fn disconnect(&self) {
+        let disconnected = self.runtime.block_on(async { timeout(LET_GO, self.client.disconnect()).await });
+        // Elapsed: what it still holds is held until it lets go.
+        drop(disconnected);
+    }
+
     /// Ends the connection in order, and the threads. Waits.
     pub fn end(self) {
         self.registrations.clear();
-        drop(self.runtime.block_on(timeout(LET_GO, self.client.disconnect())));
+        self.disconnect();
         drop(self.client);
         self.runtime.shutdown_timeout(LET_GO);
     }
