@@ -178,7 +178,8 @@ async fn memory_of_the_caller_is_used_where_it_lies() {
         let source = client.adopt_bytes(pattern(1, 5 << 20).into_boxed_slice()).freeze();
         for wait_ms in [0, 1, 3, 10] {
             let wait = Duration::from_millis(wait_ms);
-            let put = client.put_object("bucket", "given-up", &source, &PutOptions::default());
+            let options = PutOptions::default();
+            let put = client.put_object("bucket", "given-up", &source, &options);
             let _ = tokio::time::timeout(wait, put).await;
             let into = client.adopt_bytes(vec![0; 5 << 20].into_boxed_slice());
             let key = format!("own-{provider}-{}-Pull", 5 << 20);

@@ -330,6 +330,7 @@ fn too_small(bytes: u64, room: usize) -> Refusal {
 }
 
 /// Without Python's lock, until the call is through or a signal's handler raises. The call is made on this thread, and stays there.
+#[allow(clippy::redundant_closure_for_method_calls, reason = "the method is not general over lifetimes")]
 fn wait_on<T: Send, C: Future<Output = Result<T, Error>>>(
     py: Python<'_>,
     runtime: &Runtime,

@@ -10,8 +10,8 @@ use pyo3::types::PyBytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tenfour_client::native::{
-    ClientConfig, ETag, Endpoint, Entry, Error, From as ListFrom, GetOptions, Headers, ListOptions, Precondition,
-    PutMode, PutOptions, parse_etag,
+    ClientConfig, ETag, Endpoint, Entry, Error, From as ListFrom, GetOptions, Headers, ListOptions,
+    Precondition, PutMode, PutOptions, parse_etag,
 };
 
 /// An object that was replaced while it was read is read anew so often.

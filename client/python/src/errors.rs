@@ -22,18 +22,18 @@ pub fn exception(py: Python<'_>, class: &str, text: &str, code: Option<&str>, is
 fn class_of(error: &Error) -> &'static str {
     match error {
         Error::Refused(refusal) => class_of_code(&refusal.code),
-        Error::Connect(_) | Error::Broken => "Unreachable",
-        Error::Untrusted(_) => "ProtocolError",
+        Error::Connect(_)
+        | Error::Broken
+        | Error::Http(ClientError::Connection(_) | ClientError::TimedOut) => "Unreachable",
         Error::OutcomeUnknown => "OutcomeUnknown",
         Error::Corrupt => "Corrupt",
         Error::Memory(LeaseError::Overloaded) => "Busy",
-        Error::Memory(LeaseError::LargerThanPool { .. }) | Error::Config(_) | Error::Buffer(_) => {
-            "InvalidRequest"
-        }
+        Error::Memory(LeaseError::LargerThanPool { .. })
+        | Error::Config(_)
+        | Error::Buffer(_)
+        | Error::Http(ClientError::Endpoint(_)) => "InvalidRequest",
         Error::NotModified => "Error",
-        Error::Http(ClientError::Connection(_) | ClientError::TimedOut) => "Unreachable",
-        Error::Http(ClientError::Endpoint(_)) => "InvalidRequest",
-        Error::Http(_) => "ProtocolError",
+        Error::Untrusted(_) | Error::Http(_) => "ProtocolError",
     }
 }
 

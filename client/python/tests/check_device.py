@@ -34,8 +34,7 @@ class World:
     """A cluster that serves at a device, boto3 over HTTP, and a client over the device."""
 
     def __init__(self, given):
-        scale = str(given.timeout_scale)
-        more = ("--timeout-scale", scale, "--fabric", "shm")
+        more = ("--timeout-scale", str(given.timeout_scale))
         self.cluster = harness.Cluster(given.tenfour, given.address, more)
         keys = {"access_key": self.cluster.access_key, "secret_key": self.cluster.secret_key}
         self.s3 = boto3.client(
