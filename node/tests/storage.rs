@@ -286,30 +286,6 @@ fn a_real_folder_removed_moved_or_replaced_is_noticed() {
     }
 }
 
-/// Space for large records is reserved, not zeroed: after what was zeroed for small ones is used up, each byte is written once.
-#[test]
-fn large_records_are_written_once() {
-    const BYTES: usize = 1 << 20;
-    let written_for = |faults: Faults| {
-        let bench = Bench::new();
-        bench.disk.set_faults(faults);
-        let target = create(bench.disk.clone(), settings(256 << 20, 2)).unwrap();
-        bench.settle();
-        (0..40).for_each(|number| assert_eq!(store(&target, number, BYTES), Ok(())));
-        bench.settle();
-        let before = bench.disk.written_bytes();
-        (40..80).for_each(|number| assert_eq!(store(&target, number, BYTES), Ok(())));
-        assert_eq!(store(&target, 80, SMALL), Ok(()), "a small one behind them");
-        let written = bench.disk.written_bytes() - before;
-        (0..80).for_each(|number| assert_eq!(fetch(&target, number, BYTES), Ok(())));
-        written as f64 / (40 * BYTES) as f64
-    };
-    let once = written_for(Faults::default());
-    assert!((1.0..1.3).contains(&once), "{once} bytes written for a byte stored");
-    let without = written_for(Faults { no_reserve: true, ..Faults::default() });
-    assert!(without > 1.7, "{without}: without reservations space is zeroed first");
-}
-
 #[test]
 fn a_folder_that_is_not_this_target_is_refused() {
     let folder = tempfile::tempdir().unwrap();

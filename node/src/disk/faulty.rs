@@ -41,8 +41,6 @@ pub struct Faults {
     pub flush_delay: Duration,
     /// Bytes that files may take together, beyond which writes fail with `ENOSPC`.
     pub space_bytes: Option<u64>,
-    /// Space cannot be reserved, as on file systems without `fallocate`.
-    pub no_reserve: bool,
 }
 
 /// Where a [`FaultyDisk`] can be told to panic.
@@ -65,7 +63,6 @@ struct State {
     removed: bool,
     faults: Faults,
     writes: u64,
-    written_bytes: u64,
     flushes: u64,
 }
 
@@ -75,8 +72,6 @@ struct Contents {
     written: Vec<u8>,
     /// Offsets of blocks that were written and not flushed.
     dirty: std::collections::BTreeSet<usize>,
-    /// Up to where space is allocated, when that is behind the end.
-    reserved: usize,
 }
 
 impl FaultyDisk {
@@ -96,11 +91,6 @@ impl FaultyDisk {
         (state.writes, state.flushes)
     }
 
-    /// Bytes written so far, again and again those of the same place.
-    pub fn written_bytes(&self) -> u64 {
-        self.state.lock().written_bytes
-    }
-
     /// Another disk: this one as found after a power cut. Each unflushed block survives when its bit of
     /// the seed's sequence says so; with seed 0 none does.
     pub fn after_power_cut(&self, seed: u64, index_folder: &Path) -> Self {
@@ -117,7 +107,6 @@ impl FaultyDisk {
                 }
             }
             file.written.clone_from(&file.durable);
-            file.reserved = 0;
         }
         let names = state.durable_names.clone();
         let (next_inode, durable_names) = (state.next_inode, names.clone());
@@ -172,10 +161,6 @@ impl Contents {
         if let (Some(to), Some(from)) = (self.durable.get_mut(offset..end), self.written.get(offset..end)) {
             to.copy_from_slice(from);
         }
-    }
-
-    fn allocated(&self) -> usize {
-        self.reserved.max(self.written.len())
     }
 
     fn write(&mut self, offset: usize, bytes: &[u8]) {
@@ -275,23 +260,14 @@ impl Disk for FaultyDisk {
     fn identity(&self, name: &str) -> io::Result<Identity> {
         Ok(Identity { device: 1, inode: self.state.lock().find(name)?, links: 1 })
     }
-    fn reserve(&self, file: &FaultyFile, bytes: u64) -> io::Result<bool> {
-        let free = self.free_bytes()?;
-        let mut state = self.state.lock();
-        if state.faults.no_reserve {
-            return Ok(false);
-        }
-        let contents = state.files.get_mut(&file.0).ok_or_else(input_output_error)?;
-        if bytes.saturating_sub(contents.allocated() as u64) > free {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-        }
-        contents.reserved = contents.reserved.max(bytes as usize);
-        Ok(true)
-    }
     fn free_bytes(&self) -> io::Result<u64> {
         let state = self.state.lock();
-        let files = state.names.values().filter_map(|inode| state.files.get(inode));
-        let used: u64 = files.map(|file| file.allocated() as u64).sum();
+        let used: u64 = state
+            .names
+            .values()
+            .filter_map(|inode| state.files.get(inode))
+            .map(|f| f.written.len() as u64)
+            .sum();
         Ok(state.faults.space_bytes.unwrap_or(1 << 50).saturating_sub(used))
     }
     fn index_folder(&self) -> PathBuf {
@@ -317,7 +293,6 @@ impl Engine for FaultyDisk {
         }
         state.panic_if_told(Call::Write);
         state.writes += 1;
-        state.written_bytes += total as u64;
         if state.faults.fail_writes_after == Some(0) {
             return Err(input_output_error());
         }
@@ -329,7 +304,7 @@ impl Engine for FaultyDisk {
         }
         let torn = due(&mut state.faults.tear_write_after);
         let contents = state.files.get_mut(&file.0).ok_or_else(input_output_error)?;
-        if (offset as usize + total).saturating_sub(contents.allocated()) as u64 > free {
+        if (offset as usize + total).saturating_sub(contents.written.len()) as u64 > free {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         let mut bytes = parts.concat();

@@ -49,9 +49,6 @@ pub trait Disk: Send + Sync + 'static {
     fn flush_folder(&self) -> io::Result<()>;
     /// Which file the name leads to *now*; an error when there is none.
     fn identity(&self, name: &str) -> io::Result<Identity>;
-    /// Allocates the file's space up to `bytes`, as whole blocks that are not written; its length stays. Whether the file system
-    /// can do that.
-    fn reserve(&self, file: &Self::File, bytes: u64) -> io::Result<bool>;
     /// Bytes that can still be allocated.
     fn free_bytes(&self) -> io::Result<u64>;
     /// Where the index, which is no part of what is promised, may keep its own files.

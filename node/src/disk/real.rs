@@ -5,7 +5,7 @@
 
 use super::ring::Ring;
 use super::{BLOCK_BYTES, Disk, Engine, Identity, Kind, Read};
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -83,13 +83,6 @@ impl Disk for RealDisk {
     fn identity(&self, name: &str) -> io::Result<Identity> {
         let found = std::fs::metadata(self.folder.join(name))?;
         Ok(Identity { device: found.dev(), inode: found.ino(), links: found.nlink() })
-    }
-    fn reserve(&self, file: &RealFile, bytes: u64) -> io::Result<bool> {
-        match rustix::fs::fallocate(&file.0, FallocateFlags::KEEP_SIZE, 0, bytes) {
-            Ok(()) => Ok(true),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
     }
     fn free_bytes(&self) -> io::Result<u64> {
         let system = rustix::fs::statvfs(&self.folder)?;

@@ -1,10 +1,10 @@
-//! The background thread of a target: zeroes or reserves space ahead, makes and recycles segments, writes the index's checkpoints.
+//! The background thread of a target: zeroes space ahead, makes and recycles segments, writes the index's checkpoints.
 //!
 //! Invariant: what it hands to the appender was written and flushed, file and folder, before.
 
 use super::segment::{FIRST_RECORD, SegmentHeader, file_name};
 use super::shared::Shared;
-use super::space::{AHEAD_BYTES, Head, Segment, State, ZERO_STEP_BYTES};
+use super::space::{Head, Segment, State, ZERO_AHEAD_BYTES, ZERO_STEP_BYTES};
 use crate::disk::{AlignedBuffer, Disk, Engine, write_zeroes};
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
@@ -27,7 +27,6 @@ pub(super) struct Maintenance<D: Disk> {
 enum Work {
     Stop,
     Zero { number: u32, from: u32, to: u32 },
-    Reserve { number: u32, to: u32 },
     Prepare,
     Checkpoint(super::index::Frozen),
 }
@@ -43,7 +42,6 @@ impl<D: Disk> Maintenance<D> {
             let done = match self.next_work() {
                 Work::Stop => return,
                 Work::Zero { number, from, to } => self.zero(number, from, to),
-                Work::Reserve { number, to } => self.reserve(number, to),
                 Work::Prepare => self.prepare(),
                 Work::Checkpoint(frozen) => self.checkpoint(&frozen),
             };
@@ -59,13 +57,12 @@ impl<D: Disk> Maintenance<D> {
         }
     }
 
-    /// Waits for something to do. Space that the appender is about to need goes first.
+    /// Waits for something to do. Zeroes that the appender is about to need go first.
     fn next_work(&self) -> Work {
         let space = &self.shared.space;
         let mut state = space.lock();
         loop {
-            let large = state.large;
-            let urgent = step(&mut state.active, large, AHEAD_BYTES / 2);
+            let urgent = zero_step(&state.active, ZERO_AHEAD_BYTES / 2);
             let waiting = state.checkpoint.is_some();
             if state.stopping && !waiting {
                 return Work::Stop;
@@ -74,7 +71,8 @@ impl<D: Disk> Maintenance<D> {
                 if let Some(work) = urgent {
                     return work;
                 }
-                let runs_out = state.active.as_ref().is_none_or(|head| head.limit - head.end < AHEAD_BYTES);
+                let runs_out =
+                    state.active.as_ref().is_none_or(|head| head.limit - head.end < ZERO_AHEAD_BYTES);
                 if state.next.is_none() && runs_out && !state.full {
                     return Work::Prepare;
                 }
@@ -82,8 +80,8 @@ impl<D: Disk> Maintenance<D> {
             if let Some(frozen) = state.checkpoint.take() {
                 return Work::Checkpoint(frozen);
             }
-            let ahead = step(&mut state.active, large, AHEAD_BYTES)
-                .or_else(|| step(&mut state.next, large, AHEAD_BYTES / 2));
+            let ahead = zero_step(&state.active, ZERO_AHEAD_BYTES)
+                .or_else(|| zero_step(&state.next, ZERO_AHEAD_BYTES / 2));
             if let Some(work) = ahead {
                 return work;
             }
@@ -98,7 +96,10 @@ impl<D: Disk> Maintenance<D> {
     }
 
     fn zero(&mut self, number: u32, from: u32, to: u32) -> io::Result<()> {
-        self.open(number)?;
+        if self.files.iter().all(|(kept, _)| *kept != number) {
+            self.files.truncate(1);
+            self.files.insert(0, (number, self.shared.disk.open(&file_name(number))?));
+        }
         let Some((_, file)) = self.files.iter().find(|(kept, _)| *kept == number) else { return Ok(()) };
         let written = write_zeroes(&mut self.engine, file, &self.zeroes, from.into(), to.into())
             .and_then(|()| self.engine.flush(file));
@@ -107,48 +108,16 @@ impl<D: Disk> Maintenance<D> {
             Err(error) if is_no_space(&error) => Err(()),
             Err(error) => return Err(error),
         };
-        self.update(number, |head| {
-            head.zeroing = false;
-            match zeroed {
-                Ok(to) => head.zeroed = head.zeroed.max(to),
-                Err(()) => head.ran_out(),
-            }
-        });
-        Ok(())
-    }
-
-    fn reserve(&mut self, number: u32, to: u32) -> io::Result<()> {
-        self.open(number)?;
-        let Some((_, file)) = self.files.iter().find(|(kept, _)| *kept == number) else { return Ok(()) };
-        match self.shared.disk.reserve(file, to.into()) {
-            Ok(true) => self.update(number, |head| head.reserved = head.reserved.max(to)),
-            Ok(false) => {
-                let mut state = self.shared.space.lock();
-                (state.can_reserve, state.large) = (false, false);
-            }
-            Err(error) if is_no_space(&error) => self.update(number, Head::ran_out),
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// Opens the segment, unless it is one of the two that are kept.
-    fn open(&mut self, number: u32) -> io::Result<()> {
-        if self.files.iter().all(|(kept, _)| *kept != number) {
-            self.files.truncate(1);
-            self.files.insert(0, (number, self.shared.disk.open(&file_name(number))?));
-        }
-        Ok(())
-    }
-
-    /// Changes what is known of the space in a segment, and tells who waits for it.
-    fn update(&self, number: u32, change: impl FnOnce(&mut Head<D::File>)) {
         let mut state = self.shared.space.lock();
         let State { active, next, .. } = &mut *state;
-        if let Some(head) = [active, next].into_iter().flatten().find(|head| head.number == number) {
-            change(head);
+        for head in [active, next].into_iter().flatten().filter(|head| head.number == number) {
+            match zeroed {
+                Ok(to) => head.zeroed = head.zeroed.max(to),
+                Err(()) => head.limit = head.zeroed,
+            }
         }
         self.shared.space.ready.notify_all();
+        Ok(())
     }
 
     /// Makes the next segment ready: another life of a dead one, or a new file. What a crash here leaves behind is a file without
@@ -197,8 +166,8 @@ impl<D: Disk> Maintenance<D> {
         let file = shared.disk.create(&file_name(header.number))?;
         header.write(&mut self.engine, &file)?;
         shared.disk.flush_folder()?;
-        let end = FIRST_RECORD;
-        Ok(Head::new(header.number, Arc::new(file), end, end, header.segment_bytes))
+        let (end, limit) = (FIRST_RECORD, header.segment_bytes);
+        Ok(Head { number: header.number, file: Arc::new(file), end, zeroed: end, limit })
     }
 
     fn recycle(&mut self, header: &SegmentHeader) -> io::Result<Head<D::File>> {
@@ -206,7 +175,7 @@ impl<D: Disk> Maintenance<D> {
         let length = u32::try_from(self.shared.disk.length(&file)?).unwrap_or(u32::MAX);
         header.write(&mut self.engine, &file)?;
         let zeroed = length.min(header.segment_bytes).max(FIRST_RECORD);
-        Ok(Head::new(header.number, file, FIRST_RECORD, zeroed, header.segment_bytes))
+        Ok(Head { number: header.number, file, end: FIRST_RECORD, zeroed, limit: header.segment_bytes })
     }
 
     fn publish(&self, header: SegmentHeader, head: Head<D::File>) {
@@ -236,20 +205,15 @@ impl<D: Disk> Maintenance<D> {
     }
 }
 
-/// The next stretch to zero, or to reserve for large records, when less than `ahead` is.
-fn step<F>(head: &mut Option<Head<F>>, large: bool, ahead: u32) -> Option<Work> {
-    let head = head.as_mut()?;
-    let (prepared, wanted) = (head.prepared(large), head.end.saturating_add(ahead).min(head.limit));
-    if prepared >= wanted {
+/// The next stretch to zero, when less than `ahead` is.
+fn zero_step<F>(head: &Option<Head<F>>, ahead: u32) -> Option<Work> {
+    let head = head.as_ref()?;
+    let wanted = head.end.saturating_add(ahead).min(head.limit);
+    if head.zeroed >= wanted {
         return None;
     }
-    let (number, to) = (head.number, |bytes| prepared.saturating_add(bytes).min(head.limit));
-    if large {
-        return Some(Work::Reserve { number, to: to(AHEAD_BYTES) });
-    }
-    let to = to(ZERO_STEP_BYTES);
-    head.zeroing = true;
-    Some(Work::Zero { number, from: prepared, to })
+    let (from, to) = (head.zeroed, head.zeroed.saturating_add(ZERO_STEP_BYTES).min(head.limit));
+    Some(Work::Zero { number: head.number, from, to })
 }
 
 fn is_no_space(error: &io::Error) -> bool {

@@ -57,8 +57,9 @@ pub(super) fn recover<D: Disk>(
     if let Some(End { number, offset }) = end {
         let file = Arc::new(disk.open(&file_name(number))?);
         state.keep_file(number, Arc::clone(&file));
-        // Prepared anew from here on: what lies behind the end may never have been flushed.
-        state.active = Some(Head::new(number, file, offset, offset, superblock.segment_bytes));
+        // Zeroed anew from here on: what lies behind the end may never have been flushed.
+        state.active =
+            Some(Head { number, file, end: offset, zeroed: offset, limit: superblock.segment_bytes });
     }
     let space = Space::new(superblock.segment_bytes, capacity_bytes, state);
     Ok(Recovered { index, space, torn })

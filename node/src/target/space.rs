@@ -1,12 +1,8 @@
 //! The segments of a target: which there are, what lives in them, where the next record goes, and what is zeroed ahead.
 //!
 //! Only bookkeeping: the files are written by `maintenance` (zeroes, headers) and by `appender` (records). Invariant: a record is
-//! placed only into space that was allocated before, so that it cannot run out of space, and never into space that zeroes are on
-//! their way to.
-//!
-//! Space for small records is written and flushed ahead as well: their `fdatasync` then has no change of the file to make durable,
-//! which would double its time. Large records go into space that is only reserved: for them writing everything twice would cost
-//! more, in time and in the life of flash.
+//! placed only into space that was written and flushed before, so that its own `fdatasync` has no allocation to make durable and
+//! cannot run out of space.
 
 use super::index::{Live, Noted, Position};
 use super::segment::{FIRST_RECORD, SegmentHeader};
@@ -15,12 +11,10 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-/// Space prepared ahead of the last record, bytes: zeroed for small records, reserved for large ones.
-pub(super) const AHEAD_BYTES: u32 = 32 << 20;
+/// Space zeroed ahead of the last record, bytes.
+pub(super) const ZERO_AHEAD_BYTES: u32 = 32 << 20;
 /// Zeroed and flushed at once, bytes.
 pub(super) const ZERO_STEP_BYTES: u32 = 8 << 20;
-/// From this length on a record is a large one, unless segments are very short.
-const LARGE_RECORD_BYTES: u32 = 256 << 10;
 /// Open segment files kept; the least recently opened goes first.
 const OPEN_FILES_MAX: usize = 64;
 
@@ -32,7 +26,6 @@ pub(super) struct Space<F> {
     pub(super) ready: Condvar,
     pub(super) segment_bytes: u32,
     pub(super) capacity_bytes: u64,
-    large_record_bytes: u32,
 }
 
 pub(super) struct State<F> {
@@ -40,10 +33,6 @@ pub(super) struct State<F> {
     pub(super) active: Option<Head<F>>,
     pub(super) next: Option<Head<F>>,
     pub(super) full: bool,
-    /// The last record was a large one: space is reserved ahead, not zeroed.
-    pub(super) large: bool,
-    /// The file system can reserve space.
-    pub(super) can_reserve: bool,
     pub(super) stopping: bool,
     pub(super) checkpoint: Option<super::index::Frozen>,
     /// The order of the last checkpoint's segment: everything in segments below it is in the index for good.
@@ -69,37 +58,13 @@ pub(super) struct Head<F> {
     pub(super) file: Arc<F>,
     /// Where the next record begins.
     pub(super) end: u32,
-    /// Up to where space was written and flushed, or belongs to records.
+    /// Up to where space was written and flushed.
     pub(super) zeroed: u32,
-    /// Zeroes are on their way to what lies behind.
-    pub(super) zeroing: bool,
-    /// Up to where space was allocated, when that is behind `zeroed`.
-    pub(super) reserved: u32,
     /// Up to where space can be had; below the segment's length when the disk ran out.
     pub(super) limit: u32,
 }
 
 impl<F> Head<F> {
-    /// A segment with space prepared up to `zeroed`.
-    pub(super) fn new(number: u32, file: Arc<F>, end: u32, zeroed: u32, limit: u32) -> Self {
-        Self { number, file, end, zeroed, zeroing: false, reserved: zeroed, limit }
-    }
-
-    fn takes(&self, bytes: u32) -> bool {
-        let end = self.end.saturating_add(bytes);
-        end <= self.zeroed || (end <= self.reserved && !self.zeroing)
-    }
-
-    /// What there is of the kind of space that is prepared.
-    pub(super) fn prepared(&self, large: bool) -> u32 {
-        if large { self.reserved.max(self.zeroed) } else { self.zeroed }
-    }
-
-    /// The disk has no more: what is allocated is all that there will be.
-    pub(super) fn ran_out(&mut self) {
-        self.limit = self.zeroed.max(self.reserved);
-    }
-
     /// Kept for tombstones while there is no next segment.
     fn reserve(&self) -> u32 {
         self.limit / 16 / BLOCK_BYTES as u32 * BLOCK_BYTES as u32
@@ -139,8 +104,7 @@ pub(super) enum Place<F> {
 impl<F> Space<F> {
     pub(super) fn new(segment_bytes: u32, capacity_bytes: u64, state: State<F>) -> Self {
         let (work, ready) = (Condvar::new(), Condvar::new());
-        let large_record_bytes = LARGE_RECORD_BYTES.min(segment_bytes / 4);
-        Self { state: Mutex::new(state), work, ready, segment_bytes, capacity_bytes, large_record_bytes }
+        Self { state: Mutex::new(state), work, ready, segment_bytes, capacity_bytes }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State<F>> {
@@ -150,7 +114,6 @@ impl<F> Space<F> {
     /// Takes the place for a record of so many bytes.
     pub(super) fn place(&self, bytes: u32, purpose: Purpose) -> Place<F> {
         let mut state = self.lock();
-        state.large = state.can_reserve && bytes >= self.large_record_bytes;
         match state.room(bytes, purpose) {
             Room::Here => {}
             Room::Next => return Place::NextSegment,
@@ -165,7 +128,6 @@ impl<F> Space<F> {
         let Some(head) = active else { return Place::NotYet };
         let (number, offset, file) = (head.number, head.end, Arc::clone(&head.file));
         head.end += bytes;
-        head.zeroed = head.zeroed.max(head.end);
         if runs_low {
             self.work.notify_one();
         }
@@ -214,8 +176,6 @@ impl<F> State<F> {
             active: None,
             next: None,
             full: false,
-            large: false,
-            can_reserve: true,
             stopping: false,
             checkpoint: None,
             checkpointed_order: 0,
@@ -230,7 +190,9 @@ impl<F> State<F> {
         let fits = |head: &Head<F>, reserve: u32| {
             head.end.saturating_add(bytes) <= head.limit.saturating_sub(reserve)
         };
-        let room_in = |head: &Head<F>| if head.takes(bytes) { Room::Here } else { Room::Later };
+        let room_in = |head: &Head<F>| {
+            if head.end.saturating_add(bytes) <= head.zeroed { Room::Here } else { Room::Later }
+        };
         match (&self.active, &self.next) {
             (Some(head), Some(_)) if fits(head, 0) => room_in(head),
             (_, Some(_)) => Room::Next,
@@ -246,9 +208,8 @@ impl<F> State<F> {
         let (no_next, full) = (self.next.is_none(), self.full);
         self.active.as_ref().is_none_or(|head| {
             let end = head.end.saturating_add(bytes);
-            let prepared = head.prepared(self.large);
-            let ahead = prepared.saturating_sub(end) < AHEAD_BYTES && prepared < head.limit;
-            ahead || (no_next && !full && head.limit.saturating_sub(end) < AHEAD_BYTES)
+            let zeroes = head.zeroed.saturating_sub(end) < ZERO_AHEAD_BYTES && head.zeroed < head.limit;
+            zeroes || (no_next && !full && head.limit.saturating_sub(end) < ZERO_AHEAD_BYTES)
         })
     }
 
