@@ -11,7 +11,7 @@ use crate::shm::ShmLink;
 use crate::tcp::TcpLink;
 #[cfg(feature = "verbs")]
 use crate::verbs::VerbsLink;
-use crate::{Buffer, ConnectionError, Frozen, GrantError, OperationError, Provider, Remote};
+use crate::{Buffer, ConnectionError, Frozen, GrantError, NotGranted, OperationError, Provider, Remote};
 use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
@@ -49,26 +49,16 @@ impl Connection {
         Self { handle: Arc::new(Handle { link, _domain: domain }) }
     }
 
-    /// The peer may WRITE to exactly this range of the buffer, over this connection.
+    /// The peer may WRITE to exactly this range of the buffer, over this connection. What is not granted comes back.
     pub fn grant_write(
         &self,
         buffer: Buffer,
         range: Range<usize>,
         expires: Duration,
-    ) -> Result<Grant<Open>, GrantError> {
-        self.try_grant_write(buffer, range, expires).map_err(|(refusal, _)| refusal)
-    }
-
-    /// [`Connection::grant_write`]; a buffer that is not granted comes back.
-    pub fn try_grant_write(
-        &self,
-        buffer: Buffer,
-        range: Range<usize>,
-        expires: Duration,
-    ) -> Result<Grant<Open>, (GrantError, Option<Buffer>)> {
+    ) -> Result<Grant<Open>, NotGranted> {
         let pair = self.pair();
         if !pair.pool.owns(&buffer) {
-            return Err((GrantError::OtherDomain, Some(buffer)));
+            return Err(NotGranted { error: GrantError::OtherDomain, buffer });
         }
         let link = &self.handle.link;
         let keys = link.keys(buffer.host().cloned());

@@ -27,7 +27,7 @@ fn class_of(error: &Error) -> &'static str {
         | Error::Http(ClientError::Connection(_) | ClientError::TimedOut) => "Unreachable",
         Error::OutcomeUnknown => "OutcomeUnknown",
         Error::Corrupt => "Corrupt",
-        Error::Memory(LeaseError::Overloaded) => "Busy",
+        Error::Memory(LeaseError::Overloaded) | Error::Grant(_) => "Busy",
         Error::Memory(LeaseError::LargerThanPool { .. })
         | Error::Config(_)
         | Error::Buffer(_)

@@ -9,14 +9,14 @@
 //! that is dropped, or a thread that is interrupted, gives up the answer and nothing else.
 
 use super::config::GetOptions;
-use super::error::{Error, Failure};
+use super::error::Failure;
 use super::link::Link;
 use super::objects::{Got, Served};
 use super::{Client, Inner};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tenfour_rdma::{Buffer, Frozen, GrantError, HostMemory, HostRegion, LeaseError};
+use tenfour_rdma::{Buffer, Frozen, HostMemory, HostRegion};
 
 /// A GET, as a value.
 type Reading<'a> = Pin<Box<dyn Future<Output = (Option<Buffer>, Result<Got, Failure>)> + Send + 'a>>;
@@ -120,16 +120,5 @@ impl Link {
     /// Whether a device carries it. Of other carriers, [`Client::note`] counts what they copy.
     pub(super) fn is_device(&self) -> bool {
         self.carrier() == DEVICE
-    }
-}
-
-/// What a grant's refusal means to a call.
-pub(super) fn not_granted(error: GrantError) -> Failure {
-    match error {
-        GrantError::Disconnected => Failure::broken(false),
-        GrantError::TooMany | GrantError::NoResources => Error::Memory(LeaseError::Overloaded).into(),
-        GrantError::OtherDomain | GrantError::OutOfRange | GrantError::NotShared => {
-            Failure::before(Error::Buffer("the buffer is of another client's memory"))
-        }
     }
 }

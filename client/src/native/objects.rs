@@ -2,8 +2,7 @@
 
 use super::config::GetOptions;
 use super::error::{Error, Failure};
-use super::host::not_granted;
-use super::link::{GRANT_EXPIRES, Held, Link, Reply};
+use super::link::{GRANT_EXPIRES, Held, Link, NotBegun, Reply};
 use super::retry::{Again, Tries};
 use super::{Client, Route};
 use std::sync::Arc;
@@ -117,21 +116,21 @@ impl Client {
                 Err(Failure::before(Error::Buffer("a GET reads at most 4 GiB: ask for ranges"))),
             );
         }
-        let grant = match link.core.connection.try_grant_write(into, 0..bytes, GRANT_EXPIRES) {
+        let grant = match link.core.connection.grant_write(into, 0..bytes, GRANT_EXPIRES) {
             Ok(grant) => grant,
-            Err((GrantError::NoResources, Some(into))) if into.is_host() => {
-                return self.get_by_copy(link, (bucket, key), into, options).await;
+            Err(refused) if refused.error == GrantError::NoResources && refused.buffer.is_host() => {
+                return self.get_by_copy(link, (bucket, key), refused.buffer, options).await;
             }
-            Err((error, into)) => return (into, Err(not_granted(error))),
+            Err(refused) => return (Some(refused.buffer), Err(refused.error.into())),
         };
         let operation = Operation::Get { read: options.into(), into: (bytes > 0).then(|| grant.remote()) };
         let held = Held { into: Some(grant), from: Vec::new() };
         let mut call = match link.begin(held).await {
             Ok(call) => call,
-            Err(failure) => return (None, Err(failure)),
+            Err(NotBegun { failure, held }) => return (held.into_buffer().await, Err(failure)),
         };
         if let Err(failure) = call.send(request(bucket, key, operation)).await {
-            return (None, Err(failure));
+            return (call.take_back().await.into_buffer().await, Err(failure));
         }
         match call.reply(self.config().answer_deadline).await {
             Ok(Reply { fabric, result, held }) => {
@@ -142,13 +141,7 @@ impl Client {
                 let got = result.map_err(Failure::from).and_then(|answer| got(answer, &buffer, served));
                 (Some(buffer), got)
             }
-            Err(held) => {
-                let buffer = match held.into {
-                    Some(grant) => Some(grant.seal().await.into_buffer()),
-                    None => None,
-                };
-                (buffer, Err(Failure::broken(false)))
-            }
+            Err(held) => (held.into_buffer().await, Err(Failure::broken(false))),
         }
     }
 

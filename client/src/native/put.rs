@@ -2,7 +2,6 @@
 
 use super::config::{PutMode, PutOptions};
 use super::error::{Error, Failure};
-use super::host::not_granted;
 use super::link::{Call, Event, GRANT_EXPIRES, Held, Link, Reply};
 use super::objects::{Served, Stored, request, unexpected};
 use super::retry::{Again, Tries};
@@ -66,16 +65,24 @@ impl Client {
             return Err(Error::Buffer("one PUT stores at most 5 GiB: upload parts"));
         }
         let digest = *blake3::hash(body).as_bytes();
-        let call = async |route: Route<'_>| match route {
-            Route::Http(http) => http.put(target, bucket, key, body, options).await,
-            Route::Rdma(link) => {
-                let putting = Putting { client: self, link, target, bucket, key, body, options, digest };
-                putting.run().await
+        // Not by `again`: of a future with an async closure in it that borrows so much the compiler does not see that it is `Send`.
+        loop {
+            let stored = match self.route().await {
+                Ok(Route::Http(http)) => http.put(target, bucket, key, body, options).await,
+                Ok(Route::Rdma(link)) => {
+                    let putting = Putting { client: self, link, target, bucket, key, body, options, digest };
+                    putting.run().await
+                }
+                Err(failure) => Err(failure),
+            };
+            match stored {
+                Ok(stored) => {
+                    self.note(body.is_host(), &stored.served, body.len());
+                    return Ok(stored);
+                }
+                Err(failure) => tries.after(failure).await?,
             }
-        };
-        let stored = self.again(tries, call).await?;
-        self.note(body.is_host(), &stored.served, body.len());
-        Ok(stored)
+        }
     }
 }
 
@@ -140,11 +147,7 @@ impl Putting<'_> {
         }
         let Some(buffer) = self.client.inner.domain.pool().try_lease(bytes) else { return Ok(None) };
         let Some(slot) = self.link.take_slot() else { return Ok(None) };
-        if let Err(failure) = call.send_in_slot(buffer, slot, &message, self.body).await {
-            // Nothing was written: another call may use it.
-            self.link.give_slot_back(slot);
-            return Err(failure);
-        }
+        call.send_in_slot(buffer, slot, &message, self.body).await?;
         if self.body.is_host() && self.link.is_device() {
             self.client.inner.copied(self.body.len());
         }
@@ -163,7 +166,7 @@ impl Putting<'_> {
                 Err(GrantError::NotShared | GrantError::NoResources) if self.body.is_host() => {
                     return self.push().await;
                 }
-                Err(error) => return Err(not_granted(error)),
+                Err(error) => return Err(error.into()),
             };
             ranges.push(grant.remote());
             held.from.push(grant);

@@ -13,7 +13,7 @@
 use super::guard::{DeviceGuard, Guard};
 use crate::config::GRANTS_MAX;
 use crate::memory::{Buffer, Frozen};
-use crate::{GrantError, OperationError, Remote};
+use crate::{GrantError, NotGranted, OperationError, Remote};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -52,6 +52,14 @@ struct Entry {
     memory: Memory,
 }
 
+impl Entry {
+    /// The memory, once the device refuses the key. Not to be called with the table locked: that may wait for the device.
+    fn taken_back(self) -> Memory {
+        self.guard.iter().for_each(Guard::end);
+        self.memory
+    }
+}
+
 /// What a peer names a grant by.
 pub(crate) enum Key {
     /// Chosen here: the engine of this process checks it.
@@ -85,6 +93,7 @@ enum Owner {
 }
 
 impl GrantTable {
+    /// What is not granted comes back, after the device has let go of it.
     fn insert(
         self: &Arc<Self>,
         memory: Memory,
@@ -98,30 +107,26 @@ impl GrantTable {
             Key::Random => (None, None),
             Key::Device(key, guard) => (Some(key), Some(Guard::new(guard))),
         };
-        let mut entry = Entry { address, bytes, expires, guard, memory };
+        let entry = Entry { address, bytes, expires, guard, memory };
         let mut state = self.state.lock();
-        let refusal = loop {
-            if state.closed {
-                break GrantError::Disconnected;
-            }
-            if state.entries.len() >= GRANTS_MAX {
-                break GrantError::TooMany;
-            }
-            let key = given.unwrap_or_else(rand::random::<u64>);
-            match state.entries.entry(key) {
-                Slot::Vacant(slot) => {
-                    slot.insert(entry);
-                    return Ok(Handle { table: self.clone(), remote: Remote { address, bytes, key } });
+        let error = match (state.closed, state.entries.len()) {
+            (true, _) => GrantError::Disconnected,
+            (false, GRANTS_MAX..) => GrantError::TooMany,
+            _ => loop {
+                let key = given.unwrap_or_else(rand::random::<u64>);
+                match state.entries.entry(key) {
+                    Slot::Vacant(slot) => {
+                        slot.insert(entry);
+                        return Ok(Handle { table: self.clone(), remote: Remote { address, bytes, key } });
+                    }
+                    // A device gives no key twice while it is in use.
+                    Slot::Occupied(_) if given.is_some() => break GrantError::NoResources,
+                    Slot::Occupied(_) => {}
                 }
-                // A device gives no key twice while it is in use.
-                Slot::Occupied(_) if given.is_some() => break GrantError::NoResources,
-                Slot::Occupied(_) => entry = Entry { address, ..entry },
-            }
+            },
         };
         drop(state);
-        let Entry { guard, memory, .. } = entry;
-        guard.iter().for_each(Guard::end);
-        Err((refusal, memory))
+        Err((error, entry.taken_back()))
     }
 
     /// The peer wants to WRITE `bytes` at `address`: takes the buffer out, if it may.
@@ -193,10 +198,9 @@ impl GrantTable {
         let Slot::Occupied(mut slot) = state.entries.entry(key) else { return Ok(None) };
         if !matches!(slot.get().memory, Memory::InUse(_)) {
             // The device lets go before the caller has the memory, and after others have the table.
-            let Entry { guard, memory, .. } = slot.remove();
+            let entry = slot.remove();
             drop(state);
-            guard.iter().for_each(Guard::end);
-            return Ok(Some(memory));
+            return Ok(Some(entry.taken_back()));
         }
         let (hand_over, promise) = oneshot::channel();
         let owner = if sealing { Owner::Sealer(hand_over) } else { Owner::Nobody };
@@ -378,26 +382,26 @@ impl fmt::Debug for ReadGrant {
     }
 }
 
-/// Grants a range of a buffer for writing; a buffer that is not granted comes back.
+/// Grants a range of a buffer for writing; what is not granted comes back.
 pub(crate) fn grant_write(
     table: &Arc<GrantTable>,
     buffer: Buffer,
     range: Range<usize>,
     expires: Duration,
     key: impl FnOnce(u64, u32, Right) -> Result<Key, GrantError>,
-) -> Result<Grant<Open>, (GrantError, Option<Buffer>)> {
-    let keyed = check(&range, buffer.len()).and_then(|(start, bytes)| {
+) -> Result<Grant<Open>, NotGranted> {
+    let named = check(&range, buffer.len()).and_then(|(start, bytes)| {
         let address = ADDRESS_BASE + buffer.pool_offset() as u64 + start;
         Ok((address, bytes, key(address, bytes, Right::Write)?))
     });
-    let (address, bytes, key) = match keyed {
-        Ok(keyed) => keyed,
-        Err(refusal) => return Err((refusal, Some(buffer))),
+    let (address, bytes, key) = match named {
+        Ok(named) => named,
+        Err(error) => return Err(NotGranted { error, buffer }),
     };
     match table.insert(Memory::Writable(buffer), address, bytes, expires, key) {
         Ok(handle) => Ok(Grant { handle, range, state: PhantomData }),
-        Err((refusal, Memory::Writable(buffer))) => Err((refusal, Some(buffer))),
-        Err((refusal, _)) => Err((refusal, None)),
+        Err((error, Memory::Writable(buffer))) => Err(NotGranted { error, buffer }),
+        Err(_) => unreachable!("what was to be inserted comes back"),
     }
 }
 
@@ -413,8 +417,9 @@ pub(crate) fn grant_read(
     let source = source.slice(range).ok_or(GrantError::OutOfRange)?;
     let address = ADDRESS_BASE + source.pool_offset() as u64;
     let key = key(address, bytes, Right::Read)?;
-    let handle = table.insert(Memory::Readable(source), address, bytes, expires, key);
-    Ok(ReadGrant { handle: handle.map_err(|(refusal, _)| refusal)? })
+    let inserted = table.insert(Memory::Readable(source), address, bytes, expires, key);
+    let handle = inserted.map_err(|(error, _)| error)?;
+    Ok(ReadGrant { handle })
 }
 
 /// For providers that check accesses in this process.
