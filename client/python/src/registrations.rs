@@ -86,11 +86,15 @@ impl Registrations {
         gone
     }
 
-    /// Lets go of what was not used for long.
+    /// Lets go of what was not used for long; what a transfer works in is in use.
     pub fn sweep(&self) {
         let mut entries = self.entries.lock();
-        let idle = entries.iter().take_while(|entry| entry.used.elapsed() >= IDLE_MAX).count();
-        let gone: Vec<Entry> = entries.drain(..idle).collect();
+        for entry in entries.iter_mut().filter(|entry| entry.region.is_in_use()) {
+            entry.used = Instant::now();
+        }
+        let is_idle = |entry: &Entry| entry.used.elapsed() >= IDLE_MAX;
+        let (gone, kept): (Vec<Entry>, Vec<Entry>) = entries.drain(..).partition(is_idle);
+        entries.extend(kept);
         drop(entries);
         drop(gone);
     }

@@ -85,7 +85,7 @@ def small_and_large_both_ways(world):
 
 @check
 def what_is_large_is_never_copied(world):
-    client, data = world.client, np.frombuffer(pattern(1, LARGE), np.float64).reshape(1 << 10, -1)
+    client, data = world.client, np.frombuffer(pattern(1, LARGE), np.int64).reshape(1 << 10, -1)
     for mode in ("push", "pull"):
         stored, changes = world.counted(client.put_object_numpy, BUCKET, mode, data, mode=mode)
         assert stored.transport == "verbs"
