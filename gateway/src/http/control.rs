@@ -162,7 +162,9 @@ impl<B: Backend> Control<B> {
                     return Err(ReadError::Range { size }.into());
                 }
             }
-            (Op::Put, Some((upload, _))) => drop(self.kept_kind(&wants, &target.key, upload).await?),
+            (Op::Put, Some((upload, _))) => {
+                self.kept_kind(&wants, &target.key, upload).await?;
+            }
             (Op::Put, None) => {}
         }
         let prepared = self.tokens.prepare(&requester.access_key, prepare).await?;
@@ -252,7 +254,7 @@ impl Target {
             }
             _ => return Err(invalid("x-amz-rdma-target names a part by uploadId and partNumber, of a PUT only.")),
         };
-        if query.len() != if part.is_some() { 2 } else { 0 } {
+        if query.count() != if part.is_some() { 2 } else { 0 } {
             return Err(invalid("The query of x-amz-rdma-target has parameters that mean nothing here."));
         }
         if prepare.op == Op::Put && prepare.offset != 0 {

@@ -60,7 +60,7 @@ impl Query {
     }
 
     /// How many names are there.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 

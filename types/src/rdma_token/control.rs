@@ -246,7 +246,7 @@ pub fn speaks_hipobj(headers: &(impl Lookup + ?Sized)) -> Result<(), ControlErro
 }
 
 fn reliable_pair(headers: &(impl Lookup + ?Sized)) -> Result<QueuePairToken, ControlError> {
-    match headers.needed(TOKEN)?.parse()? {
+    match headers.needed(TOKEN)?.parse::<Token>()? {
         Token::QueuePair(pair, _) if pair.transport == Transport::Rc || pair.is_blank() => Ok(pair),
         Token::QueuePair(..) | Token::Dc(_) => Err(ControlError::NotReliable),
         Token::Rc(_) => Err(ControlError::Malformed(TOKEN, "a queue pair of 88 hexadecimal digits")),

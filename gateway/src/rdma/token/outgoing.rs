@@ -46,7 +46,7 @@ pub(super) async fn deliver<S: Sink>(
     while let Some(piece) = sink.next().await {
         writer.take(&piece?).await?;
     }
-    Ok(writer.finish().await?)
+    writer.finish().await
 }
 
 struct Writer<'a> {
