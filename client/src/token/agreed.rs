@@ -3,7 +3,10 @@
 //! A PUT writes into memory that the gateway opened for it, and says so with the immediate data of that WRITE; a GET's bytes are written into memory
 //! that is opened to the gateway, the last of them with immediate data.
 
-use super::{Answer, TokenCallError, TokenClient, TokenRead, TokenStored, moved, pair_address, pair_token, path_of, unquoted};
+use super::{
+    Answer, TokenCallError, TokenClient, TokenRead, TokenStored, moved, pair_address, pair_token, path_of,
+    unquoted,
+};
 use http::HeaderMap;
 use std::time::Duration;
 use tenfour_rdma::{Admits, Buffer, ForeignPair, Frozen, Place};
@@ -34,7 +37,8 @@ impl TokenClient {
         let wanted = body.len() as u64;
         let connected = self.prepare(&pair, (Op::Put, target, wanted, 0), cookie).await?;
         let to = Place { address: connected.pair.address, key: connected.pair.key };
-        let ready = Ready { session: connected.session, cookie, pair: Some(pair.local().number), address: 0, key: 0 };
+        let ready =
+            Ready { session: connected.session, cookie, pair: Some(pair.local().number), address: 0, key: 0 };
         let writing = async {
             sleep(GRACE.scaled()).await;
             let written = pair.post_write(body.clone(), to, Some(cookie)).await?;
@@ -91,7 +95,8 @@ impl TokenClient {
         pair.post_receive()?;
         let connected = self.prepare(pair, (Op::Get, target, wanted, offset), cookie).await?;
         let Place { address, key } = place;
-        let ready = Ready { session: connected.session, cookie, pair: Some(pair.local().number), address, key };
+        let ready =
+            Ready { session: connected.session, cookie, pair: Some(pair.local().number), address, key };
         let headers = self.control(READY_PATH, &ready.words()).await?;
         let moved = moved(&headers)?;
         let arrival = timeout(ARRIVES_WITHIN.scaled(), pair.arrival()).await;

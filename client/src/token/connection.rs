@@ -1,7 +1,8 @@
 //! A connection for many requests: the gateway reads and writes memory that each request names.
 
 use super::{
-    Answer, TokenCallError, TokenClient, TokenRead, TokenStored, moved, pair_address, pair_token, path_of, unquoted,
+    Answer, TokenCallError, TokenClient, TokenRead, TokenStored, moved, pair_address, pair_token, path_of,
+    unquoted,
 };
 use http::{HeaderMap, Method};
 use std::ops::Range;
@@ -99,7 +100,9 @@ impl TokenConnection<'_> {
             Err(error) => return Err((None, error.into())),
         };
         let mut words = vec![(TOKEN, self.token(exposed.place(), room).to_string())];
-        words.extend(range.map(|range| ("range", format!("bytes={}-{}", range.start, range.end.saturating_sub(1)))));
+        words.extend(
+            range.map(|range| ("range", format!("bytes={}-{}", range.start, range.end.saturating_sub(1)))),
+        );
         let answer = self.client.call(Method::GET, &path_of(bucket, key), &[], &words).await;
         // What was written after this is refused: only now are the bytes what the answer says.
         let buffer = exposed.end();

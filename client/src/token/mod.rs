@@ -117,7 +117,11 @@ impl TokenCallError {
                     || matches!(error, ClientError::Connection(_) | ClientError::TimedOut)
             }
             Self::Transfer(_) => true,
-            Self::Open(_) | Self::Declined(_) | Self::Malformed(_) | Self::Length { .. } | Self::Endpoint(_) => false,
+            Self::Open(_)
+            | Self::Declined(_)
+            | Self::Malformed(_)
+            | Self::Length { .. }
+            | Self::Endpoint(_) => false,
         }
     }
 }
@@ -192,7 +196,8 @@ impl TokenClient {
         words: &[(&str, String)],
     ) -> Result<HeaderMap, TokenCallError> {
         let stamp = stamp(SystemTime::now());
-        let mut headers: Vec<(&str, &str)> = words.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut headers: Vec<(&str, &str)> =
+            words.iter().map(|(name, value)| (*name, value.as_str())).collect();
         headers.push(("host", &self.host));
         headers.push(("x-amz-content-sha256", "UNSIGNED-PAYLOAD"));
         headers.push(("x-amz-date", &stamp));
@@ -201,7 +206,8 @@ impl TokenClient {
         let signer = Signer { access_key, secret_key, region, stamp: &stamp };
         let unsigned = Unsigned { method: method.as_str(), path, query, headers: &headers };
         let authorization = authorization(&unsigned, &signer);
-        let mut sent: Vec<(&str, String)> = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let mut sent: Vec<(&str, String)> =
+            headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         sent.push(("authorization", authorization));
         let pairs: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let separator = if pairs.is_empty() { "" } else { "?" };

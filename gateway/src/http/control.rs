@@ -5,7 +5,6 @@
 
 use super::auth::bucket_name;
 use super::errors::{self, Refusal, s3};
-use super::headers::TRANSPORT;
 use super::service::tokens::{count_refusal, moved};
 use super::text::{Query, percent_decode};
 use super::translate;
@@ -183,13 +182,22 @@ impl<B: Backend> Control<B> {
         agreed.finish();
         let mut told = Told::new(
             StatusCode::OK,
-            vec![(PROTOCOL, HIPOBJ_RC_V2.to_owned()), (COOKIE, format!("{:08x}", ready.cookie)), (ETAG, etag)],
+            vec![
+                (PROTOCOL, HIPOBJ_RC_V2.to_owned()),
+                (COOKIE, format!("{:08x}", ready.cookie)),
+                (ETAG, etag),
+            ],
         );
         told.headers.extend(moved);
         Ok(told)
     }
 
-    async fn send(&self, wants: &Wants, target: &Target, agreed: &Agreed) -> Result<(HeaderMap, String), Refusal> {
+    async fn send(
+        &self,
+        wants: &Wants,
+        target: &Target,
+        agreed: &Agreed,
+    ) -> Result<(HeaderMap, String), Refusal> {
         let Prepare { bytes, offset, .. } = *agreed.prepare();
         let wanted = Wanted::From(offset, Some(offset + bytes));
         let mut reading = self.backend.get(wants, &target.key, wanted).await?;
@@ -203,7 +211,12 @@ impl<B: Backend> Control<B> {
         Ok((moved(counters, "200", bytes, reading.transports), etag))
     }
 
-    async fn store(&self, wants: &Wants, target: Target, agreed: &mut Agreed) -> Result<(HeaderMap, String), Refusal> {
+    async fn store(
+        &self,
+        wants: &Wants,
+        target: Target,
+        agreed: &mut Agreed,
+    ) -> Result<(HeaderMap, String), Refusal> {
         let bytes = agreed.prepare().bytes;
         let (to, kind) = match target.part {
             Some((upload, number)) => {
@@ -243,7 +256,8 @@ impl Target {
         let invalid = |text: &'static str| errors::refusal(S3ErrorCode::InvalidArgument, text);
         let malformed = || invalid("x-amz-rdma-target is not /BUCKET/KEY, percent-encoded.");
         let (path, query) = prepare.target.split_once('?').unwrap_or((&prepare.target, ""));
-        let (bucket, key) = path.strip_prefix('/').and_then(|path| path.split_once('/')).ok_or_else(malformed)?;
+        let (bucket, key) =
+            path.strip_prefix('/').and_then(|path| path.split_once('/')).ok_or_else(malformed)?;
         let decode = |text| percent_decode(text, false).filter(|text| !text.is_empty()).ok_or_else(malformed);
         let query = Query::parse(Some(query)).ok_or_else(malformed)?;
         let part = match (prepare.op, query.get("uploadId"), query.get("partNumber")) {
@@ -252,13 +266,19 @@ impl Target {
                 let number = number.parse().map_err(|_| invalid("partNumber is not a number."))?;
                 Some((translate::upload(upload)?, translate::part_number(number)?))
             }
-            _ => return Err(invalid("x-amz-rdma-target names a part by uploadId and partNumber, of a PUT only.")),
+            _ => {
+                return Err(invalid(
+                    "x-amz-rdma-target names a part by uploadId and partNumber, of a PUT only.",
+                ));
+            }
         };
         if query.count() != if part.is_some() { 2 } else { 0 } {
             return Err(invalid("The query of x-amz-rdma-target has parameters that mean nothing here."));
         }
         if prepare.op == Op::Put && prepare.offset != 0 {
-            return Err(invalid("x-amz-rdma-offset of a PUT is 0: there is no writing into the middle of an object."));
+            return Err(invalid(
+                "x-amz-rdma-offset of a PUT is 0: there is no writing into the middle of an object.",
+            ));
         }
         Ok(Self { bucket: decode(bucket)?, key: translate::key(&decode(key)?)?, part })
     }
@@ -272,9 +292,9 @@ impl Target {
 fn refused(error: ControlError) -> Refusal {
     let text = format!("{error}.");
     match error {
-        ControlError::Protocol => {
-            errors::custom("RDMANotSupported", 501, text).header(PROTOCOL_STATUS, "unsupported").header(REPLY, "501")
-        }
+        ControlError::Protocol => errors::custom("RDMANotSupported", 501, text)
+            .header(PROTOCOL_STATUS, "unsupported")
+            .header(REPLY, "501"),
         ControlError::NotReliable => TokenRefusal::NotSupported(text).into(),
         ControlError::Token(_) => TokenRefusal::Invalid(text).into(),
         ControlError::Missing(_) | ControlError::Malformed(..) => {

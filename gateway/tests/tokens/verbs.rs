@@ -13,7 +13,9 @@ use std::time::Duration;
 use tenfour_client::token::{TokenCallError, TokenClient, TokenClientConfig, TokenConnection};
 use tenfour_gateway::http::{HttpConfig, Server};
 use tenfour_gateway::rdma::token::TokenConfig;
-use tenfour_rdma::{Admits, ForeignConfig, ForeignDomain, Frozen, OperationError, PairAddress, Place, Tunables};
+use tenfour_rdma::{
+    Admits, ForeignConfig, ForeignDomain, Frozen, OperationError, PairAddress, Place, Tunables,
+};
 use tenfour_types::TimeScale;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -76,7 +78,13 @@ async fn is_empty_again(world: &World) {
 }
 
 /// A PUT with a descriptor of one's own making.
-async fn put_with(world: &World, connection: &TokenConnection<'_>, place: Place, bytes: u64, path: &str) -> Answer {
+async fn put_with(
+    world: &World,
+    connection: &TokenConnection<'_>,
+    place: Place,
+    bytes: u64,
+    path: &str,
+) -> Answer {
     put(path, &connection.token(place, bytes).to_string()).send(world.address).await
 }
 
@@ -92,8 +100,12 @@ async fn objects_go_in_and_out(address: SocketAddr, user: (&str, &str), bucket: 
         };
         let body = memory(&client, &bytes).await;
         let connected = format!("connected-{size}");
-        let stored = connection.put_object(bucket, &connected, &body, &[("x-amz-meta-of", "me")]).await.unwrap();
-        assert_eq!((&stored.headers["x-amz-rdma-reply"], stored.headers["content-length"].to_str().unwrap()), (&"200".parse().unwrap(), "0"));
+        let stored =
+            connection.put_object(bucket, &connected, &body, &[("x-amz-meta-of", "me")]).await.unwrap();
+        assert_eq!(
+            (&stored.headers["x-amz-rdma-reply"], stored.headers["content-length"].to_str().unwrap()),
+            (&"200".parse().unwrap(), "0")
+        );
         assert!(stored.headers["x-tenfour-transport"].to_str().unwrap().starts_with("http+verbs"));
         assert!(stored.headers.contains_key("x-amz-checksum-crc64nvme"));
         assert!(http(&connected).await == bytes, "{connected} over HTTP");
@@ -105,16 +117,24 @@ async fn objects_go_in_and_out(address: SocketAddr, user: (&str, &str), bucket: 
         drop(body);
         // Out again, each by the other way.
         let into = client.buffer(size + 7).await.unwrap();
-        let read = connection.get_object(bucket, &agreed, into, None).await.map_err(|(_, error)| error).unwrap();
+        let read =
+            connection.get_object(bucket, &agreed, into, None).await.map_err(|(_, error)| error).unwrap();
         assert!(read.bytes == size && read.buffer[..size] == bytes, "{agreed}");
-        assert_eq!((&read.headers["content-length"], &read.headers["x-amz-rdma-reply"]), ("0", "200"));
-        let into = { let mut whole = read.buffer; whole.truncate(size); whole };
-        let read = client.get_agreed((bucket, &connected), into, 0).await.map_err(|(_, error)| error).unwrap();
+        assert_eq!(read.headers["content-length"], "0");
+        assert_eq!(read.headers["x-amz-rdma-reply"], "200");
+        let into = {
+            let mut whole = read.buffer;
+            whole.truncate(size);
+            whole
+        };
+        let read =
+            client.get_agreed((bucket, &connected), into, 0).await.map_err(|(_, error)| error).unwrap();
         assert!(read.bytes == size && read.buffer[..] == bytes, "{connected}");
         let read = connection.get_object(bucket, &connected, read.buffer, Some(0..1)).await;
         let read = read.map_err(|(_, error)| error).unwrap();
         assert_eq!((read.bytes, read.buffer[0]), (1, bytes[0]));
-        assert_eq!((&read.headers["x-amz-rdma-reply"], &read.headers["x-amz-meta-of"]), ("206", "me"));
+        assert_eq!(read.headers["x-amz-rdma-reply"], "206");
+        assert_eq!(read.headers["x-amz-meta-of"], "me");
         assert_eq!(read.headers["content-range"], format!("bytes 0-0/{size}"));
         println!("{size} bytes went both ways in both shapes");
     }
@@ -150,7 +170,8 @@ async fn a_real_cluster_stores_what_came_by_rdma() {
         }));
         let free_before = gateway.free_bytes();
         objects_go_in_and_out(address, ("root", "secret"), "bucket", &[1, 4 << 10, 1 << 20, 32 << 20]).await;
-        eventually("all sessions have ended", || tokens.session_count() == 0 && tokens.used_bytes() == 0).await;
+        eventually("all sessions have ended", || tokens.session_count() == 0 && tokens.used_bytes() == 0)
+            .await;
         assert!(gateway.free_bytes() >= free_before, "the pipelines' memory is back");
         let _ = stop.send(());
         running.await.unwrap();
@@ -173,7 +194,10 @@ async fn ranges_checksums_conditions_and_parts_are_those_of_s3() {
             base64::engine::general_purpose::STANDARD.encode(value.to_be_bytes())
         };
         let right = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &bytes) as u32;
-        let wrong = [("x-amz-checksum-crc32c", crc(right ^ 1)), ("content-md5", "AAAAAAAAAAAAAAAAAAAAAA==".to_owned())];
+        let wrong = [
+            ("x-amz-checksum-crc32c", crc(right ^ 1)),
+            ("content-md5", "AAAAAAAAAAAAAAAAAAAAAA==".to_owned()),
+        ];
         for (name, value) in &wrong {
             let refused = connection.put_object("photos", "k", &body, &[(name, value)]).await.unwrap_err();
             assert!(refused.to_string().contains("BadDigest"), "{refused}");
@@ -192,8 +216,16 @@ async fn ranges_checksums_conditions_and_parts_are_those_of_s3() {
             let read = connection.get_object("photos", "k", into, Some(range.clone())).await;
             let read = read.map_err(|(_, error)| error).unwrap();
             assert!(read.buffer[..read.bytes] == bytes[start..end], "{range:?}");
-            let into = { let mut rest = read.buffer; rest.truncate(end - start); rest };
-            let read = client.get_agreed(("photos", "k"), into, range.start).await.map_err(|(_, error)| error).unwrap();
+            let into = {
+                let mut rest = read.buffer;
+                rest.truncate(end - start);
+                rest
+            };
+            let read = client
+                .get_agreed(("photos", "k"), into, range.start)
+                .await
+                .map_err(|(_, error)| error)
+                .unwrap();
             assert!(read.buffer[..] == bytes[start..end], "{range:?}, agreed on");
         }
         let code = |error: TokenCallError| error.to_string();
@@ -212,12 +244,16 @@ async fn ranges_checksums_conditions_and_parts_are_those_of_s3() {
         let second = client.put_agreed(("photos", "parts"), Some((&id, 2)), &memories[1]).await.unwrap();
         let third = Call::new("PUT", &format!("/photos/parts?partNumber=3&uploadId={id}"), ALICE);
         let third = ok(third.body(parts[2].clone()), &world).await;
-        let tags = [first.etag, second.etag, third.headers["etag"].to_str().unwrap().trim_matches('"').to_owned()];
-        let named: String = tags.iter().enumerate().map(|(i, tag)| {
-            format!("<Part><PartNumber>{}</PartNumber><ETag>\"{tag}\"</ETag></Part>", i + 1)
-        }).collect();
+        let tags =
+            [first.etag, second.etag, third.headers["etag"].to_str().unwrap().trim_matches('"').to_owned()];
+        let named: String = tags
+            .iter()
+            .enumerate()
+            .map(|(i, tag)| format!("<Part><PartNumber>{}</PartNumber><ETag>\"{tag}\"</ETag></Part>", i + 1))
+            .collect();
         let complete = Call::new("POST", &format!("/photos/parts?uploadId={id}"), ALICE);
-        ok(complete.body(format!("<CompleteMultipartUpload>{named}</CompleteMultipartUpload>")), &world).await;
+        ok(complete.body(format!("<CompleteMultipartUpload>{named}</CompleteMultipartUpload>")), &world)
+            .await;
         assert!(by_http(&world, "/photos/parts").await.unwrap() == parts.concat());
         drop((body, memories));
         connection.disconnect().await.unwrap();
@@ -246,7 +282,9 @@ async fn a_transfer_that_fails_is_500_and_leaves_the_old_object() {
             let (place, size): (fn(Place) -> Place, u64) = match wrong {
                 "right" => {
                     let exposed = pair.expose_to_write(client.buffer(bytes.len()).await.unwrap()).unwrap();
-                    let answer = put_with(&world, &connection, exposed.place(), bytes.len() as u64, "/photos/old").await;
+                    let answer =
+                        put_with(&world, &connection, exposed.place(), bytes.len() as u64, "/photos/old")
+                            .await;
                     assert_eq!(outcome(&answer), (500, "RDMATransferFailed".into(), None), "{wrong}");
                     failures += 1;
                     continue;
@@ -259,7 +297,8 @@ async fn a_transfer_that_fails_is_500_and_leaves_the_old_object() {
             assert_eq!(outcome(&answer), (500, "RDMATransferFailed".into(), None), "{wrong}");
             failures += 1;
             // The connection has gone with it.
-            let again = put_with(&world, &connection, exposed.place(), bytes.len() as u64, "/photos/old").await;
+            let again =
+                put_with(&world, &connection, exposed.place(), bytes.len() as u64, "/photos/old").await;
             assert_eq!(outcome(&again).1, "InvalidRDMAToken");
         }
         // A GET into memory that is not open to it.
@@ -289,7 +328,8 @@ async fn a_transfer_that_fails_is_500_and_leaves_the_old_object() {
 async fn a_client_that_vanishes_costs_nothing_but_its_own_transfer() {
     soon(async {
         let mut tokens = tokens();
-        (tokens.ready_within, tokens.written_within) = (Duration::from_millis(500), Duration::from_millis(500));
+        (tokens.ready_within, tokens.written_within) =
+            (Duration::from_millis(500), Duration::from_millis(500));
         tokens.idle = Duration::from_secs(2);
         let world = start(tokens).await;
         ok(Call::new("PUT", "/photos/old", ALICE).body("old"), &world).await;
@@ -351,7 +391,8 @@ impl Prepared {
         let domain = domain.unwrap();
         let pair = domain.queue_pair(Admits::Everything, None).unwrap();
         let local = pair.local();
-        let token = tenfour_types::rdma_token::QueuePairToken::of(local.number, local.gid, local.port, local.lid);
+        let token =
+            tenfour_types::rdma_token::QueuePairToken::of(local.number, local.gid, local.port, local.lid);
         let call = Call::new("POST", "/.hipobj-rc/prepare", ALICE)
             .header("content-length", "0")
             .header("x-amz-rdma-protocol", "hipobj-rc-v2")
@@ -419,7 +460,9 @@ async fn memory_that_a_client_may_write_is_its_own_and_exactly_so_long() {
             tokio::time::sleep(Duration::from_millis(100) * slowness()).await;
             let to = prepared.to;
             let written = match wrong {
-                "beyond the end" => prepared.write(size, Place { address: to.address + 1, ..to }, Some(0xc00c)).await,
+                "beyond the end" => {
+                    prepared.write(size, Place { address: to.address + 1, ..to }, Some(0xc00c)).await
+                }
                 "another's memory" => prepared.write(size, other.to, Some(0xc00c)).await,
                 "too short" => prepared.write(size - 1, to, Some(0xc00c)).await,
                 "without the cookie" => prepared.write(size, to, Some(0xbad)).await,
@@ -452,7 +495,10 @@ async fn memory_that_a_client_may_write_is_its_own_and_exactly_so_long() {
         tokio::time::sleep(Duration::from_millis(100) * slowness()).await;
         prepared.write(size, prepared.to, Some(0xc00c)).await.unwrap();
         let answer = answering.await.unwrap();
-        assert_eq!((answer.status, &answer.headers["x-amz-rdma-cookie"]), (StatusCode::OK, &"0000c00c".parse().unwrap()));
+        assert_eq!(
+            (answer.status, &answer.headers["x-amz-rdma-cookie"]),
+            (StatusCode::OK, &"0000c00c".parse().unwrap())
+        );
         assert_eq!(answer.headers["x-amz-rdma-bytes-transferred"], "8192");
         assert_eq!(by_http(&world, "/photos/k").await.unwrap(), vec![7; size]);
         prepared.cannot_write().await;
@@ -480,9 +526,11 @@ async fn sessions_are_their_users_and_bounded_and_so_is_memory() {
         assert_eq!(outcome(&stolen.send(world.address).await), (400, "InvalidRDMAToken".into(), None));
         drop(exposed);
         // More than one transfer may have, and more than is left.
-        let refused = alice.put_agreed(("photos", "k"), None, &memory(&alice, &vec![1; (1 << 20) + 1]).await).await;
+        let refused =
+            alice.put_agreed(("photos", "k"), None, &memory(&alice, &vec![1; (1 << 20) + 1]).await).await;
         assert!(refused.unwrap_err().to_string().contains("EntityTooLarge"));
-        let more = [alice.connect().await.unwrap(), alice.connect().await.unwrap(), alice.connect().await.unwrap()];
+        let more =
+            [alice.connect().await.unwrap(), alice.connect().await.unwrap(), alice.connect().await.unwrap()];
         let Err(refused) = bob.connect().await else { panic!("a fifth session") };
         assert!(refused.to_string().contains("SlowDown") && refused.is_retryable(), "{refused}");
         for connection in more {

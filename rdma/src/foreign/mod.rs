@@ -16,10 +16,10 @@
 #[cfg(not(feature = "verbs"))]
 mod absent;
 
-#[cfg(not(feature = "verbs"))]
-pub use absent::{Exposed, ForeignCompletion, ForeignDomain, ForeignPair};
 #[cfg(feature = "verbs")]
 pub use crate::verbs::foreign::{Exposed, ForeignCompletion, ForeignDomain, ForeignPair};
+#[cfg(not(feature = "verbs"))]
+pub use absent::{Exposed, ForeignCompletion, ForeignDomain, ForeignPair};
 
 use crate::Tunables;
 use std::io;

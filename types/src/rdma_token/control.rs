@@ -100,7 +100,11 @@ impl Connected {
 
     /// Writes it.
     pub fn words(&self) -> Words {
-        vec![(SESSION, self.session.to_string()), (REPLY, format!("200:{}", self.pair)), (PSN, self.psn.to_string())]
+        vec![
+            (SESSION, self.session.to_string()),
+            (REPLY, format!("200:{}", self.pair)),
+            (PSN, self.psn.to_string()),
+        ]
     }
 
     /// Writes it as the answer to [`Prepare`].

@@ -38,7 +38,10 @@ impl FromStr for DcDescriptor {
         let text = text.strip_suffix(';').unwrap_or(text);
         let mut fields = text.split(':');
         let mut number = |name, digits: usize, what| {
-            fields.next().and_then(|field| hexadecimal(field, digits..=digits)).ok_or(TokenError::Field(name, what))
+            fields
+                .next()
+                .and_then(|field| hexadecimal(field, digits..=digits))
+                .ok_or(TokenError::Field(name, what))
         };
         let address = number("address", 16, "16 hexadecimal digits")?;
         let bytes = number("size", 8, "8 hexadecimal digits")?;
@@ -50,7 +53,8 @@ impl FromStr for DcDescriptor {
             1 => true,
             _ => return Err(TokenError::Field("GID flag", "0 or 1")),
         };
-        let gid = fields.next().and_then(bytes_of).ok_or(TokenError::Field("GID", "32 hexadecimal digits"))?;
+        let gid =
+            fields.next().and_then(bytes_of).ok_or(TokenError::Field("GID", "32 hexadecimal digits"))?;
         let appended = match (fields.next(), fields.next(), fields.next()) {
             (None, ..) => None,
             (Some(address), Some(bytes), None) => {
@@ -99,7 +103,10 @@ impl FromStr for RcToken {
         let mut fields = text.split(':');
         let session = fields.next().unwrap_or_default().parse()?;
         let mut number = |name, digits: usize, what| {
-            fields.next().and_then(|field| hexadecimal(field, 1..=digits)).ok_or(TokenError::Field(name, what))
+            fields
+                .next()
+                .and_then(|field| hexadecimal(field, 1..=digits))
+                .ok_or(TokenError::Field(name, what))
         };
         let address = number("address", 16, "1 to 16 hexadecimal digits")?;
         let bytes = number("size", 16, "1 to 16 hexadecimal digits")?;

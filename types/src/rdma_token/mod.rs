@@ -14,8 +14,8 @@ pub mod signature;
 
 mod tests;
 
-pub use headers::HIPOBJ_RC_V2;
 pub use descriptor::{DcDescriptor, QueuePairToken, RcToken, Transport};
+pub use headers::HIPOBJ_RC_V2;
 
 use std::fmt;
 use std::str::FromStr;
@@ -88,7 +88,8 @@ impl fmt::Display for Token {
 /// `ADDRESS:SIZE`.
 fn buffer_of(text: &str) -> Result<(u64, u64), TokenError> {
     let (address, bytes) = text.split_once(':').ok_or(TokenError::Field("buffer", "ADDRESS:SIZE"))?;
-    let number = |name, text| hexadecimal(text, 1..=16).ok_or(TokenError::Field(name, "1 to 16 hexadecimal digits"));
+    let number =
+        |name, text| hexadecimal(text, 1..=16).ok_or(TokenError::Field(name, "1 to 16 hexadecimal digits"));
     Ok((number("address", address)?, number("size", bytes)?))
 }
 
@@ -167,7 +168,9 @@ impl FromStr for Psn {
     fn from_str(text: &str) -> Result<Self, TokenError> {
         let number = hexadecimal(text, 1..=6).and_then(|number| u32::try_from(number).ok());
         let number = number.filter(|number| *number != 0);
-        number.map(Self).ok_or(TokenError::Field("packet sequence number", "1 to 6 hexadecimal digits, not zero"))
+        number
+            .map(Self)
+            .ok_or(TokenError::Field("packet sequence number", "1 to 6 hexadecimal digits, not zero"))
     }
 }
 

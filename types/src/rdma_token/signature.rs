@@ -36,7 +36,8 @@ pub struct Signer<'a> {
 pub fn authorization(request: &Unsigned<'_>, signer: &Signer<'_>) -> String {
     let Signer { access_key, secret_key, region, stamp } = signer;
     let date = stamp.get(..8).unwrap_or_default();
-    let value = |name: &str| request.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+    let value =
+        |name: &str| request.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
     let query: Vec<String> = request.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let lines: String = request.headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
     let names: Vec<&str> = request.headers.iter().map(|(name, _)| *name).collect();

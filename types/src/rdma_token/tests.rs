@@ -27,8 +27,15 @@ fn dc() -> impl Strategy<Value = DcDescriptor> {
 
 fn rc() -> impl Strategy<Value = RcToken> {
     (any::<[u8; 16]>(), any::<u64>(), 1..u64::MAX, any::<u32>())
-        .prop_filter("inside the address space", |(_, address, bytes, _)| address.checked_add(bytes - 1).is_some())
-        .prop_map(|(session, address, bytes, key)| RcToken { session: SessionId(session), address, bytes, key })
+        .prop_filter("inside the address space", |(_, address, bytes, _)| {
+            address.checked_add(bytes - 1).is_some()
+        })
+        .prop_map(|(session, address, bytes, key)| RcToken {
+            session: SessionId(session),
+            address,
+            bytes,
+            key,
+        })
 }
 
 fn pairs() -> impl Strategy<Value = QueuePairToken> {
@@ -102,7 +109,9 @@ fn descriptors_of_the_public_clients_are_understood() {
         assert!(matches!(text.parse(), Ok(Token::Dc(_))), "{text}");
     }
     let rc = "rc:000102030405060708090a0b0c0d0e0f:00007f12a4000000:00100000:0001a2b3";
-    assert!(matches!(rc.parse(), Ok(Token::Rc(token)) if token.bytes == 1 << 20 && token.session.0[15] == 15));
+    assert!(
+        matches!(rc.parse(), Ok(Token::Rc(token)) if token.bytes == 1 << 20 && token.session.0[15] == 15)
+    );
     // transport, number, GID, rkey, address, length, port, LID; integers little-endian.
     let pair = [
         "01",
@@ -119,7 +128,10 @@ fn descriptors_of_the_public_clients_are_understood() {
     let Ok(Token::QueuePair(token, None)) = pair.parse() else { panic!("{:?}", pair.parse::<Token>()) };
     assert_eq!((token.transport, token.number, token.key), (Transport::Rc, 0x3344, 0x1a2b3));
     assert_eq!((token.address, token.bytes, token.port), (0x7f12_a400_0000, 1 << 20, 1));
-    assert!(matches!(format!("{pair}:7f12a4000000:100000").parse(), Ok(Token::QueuePair(_, Some((_, 0x10_0000))))));
+    assert!(matches!(
+        format!("{pair}:7f12a4000000:100000").parse(),
+        Ok(Token::QueuePair(_, Some((_, 0x10_0000))))
+    ));
 }
 
 #[test]

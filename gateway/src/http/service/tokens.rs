@@ -66,7 +66,12 @@ fn declined(headers: &mut HeaderMap, reason: &str) {
 }
 
 /// What an answer says of bytes that were moved.
-pub(in super::super) fn moved(counters: &TokenCounters, status: &'static str, bytes: u64, fabric: Transports) -> HeaderMap {
+pub(in super::super) fn moved(
+    counters: &TokenCounters,
+    status: &'static str,
+    bytes: u64,
+    fabric: Transports,
+) -> HeaderMap {
     counters.bytes.fetch_add(bytes, Ordering::Relaxed);
     let mut headers = HeaderMap::new();
     headers.insert(REPLY, HeaderValue::from_static(status));
@@ -98,7 +103,9 @@ impl<B: Backend> Front<B> {
         let carrier = carrier(&request.headers)?;
         let is_empty = request.extensions.get::<Parcel>().is_none_or(|parcel| parcel.payload().size == 0);
         let reason = match carrier {
-            Carrier::Rdma(token) if is_empty => return self.store_by_rdma(request, wants, to, (token, kept)).await,
+            Carrier::Rdma(token) if is_empty => {
+                return self.store_by_rdma(request, wants, to, (token, kept)).await;
+            }
             Carrier::Declined(reason) if is_empty => {
                 return Err(s3(self.counted(TokenRefusal::NotSupported(reason))));
             }
@@ -188,7 +195,8 @@ fn has_no_body<T>(request: &S3Request<T>) -> S3Result<()> {
         return Err(s3(errors::refusal(S3ErrorCode::InvalidURI, "Couldn't parse the specified URI.")));
     };
     let payload = parcel.payload();
-    let speaks_of_nothing = payload.sha256.is_none_or(|sha256| sha256 == <[u8; 32]>::from(Sha256::digest(b"")));
+    let speaks_of_nothing =
+        payload.sha256.is_none_or(|sha256| sha256 == <[u8; 32]>::from(Sha256::digest(b"")));
     if payload.framing != Framing::Plain || !speaks_of_nothing {
         let text = "A request with x-amz-rdma-token has no body: send Content-Length: 0 and x-amz-content-sha256: UNSIGNED-PAYLOAD.";
         return Err(s3(errors::refusal(S3ErrorCode::InvalidRequest, text)));

@@ -245,7 +245,8 @@ impl Tokens {
             }
             Err(error) => {
                 tracing::warn!(error, "no RDMA device for transfers by HTTP headers");
-                let reason = format!("This gateway cannot move bodies by RDMA: {error}. Send the body over HTTP.");
+                let reason =
+                    format!("This gateway cannot move bodies by RDMA: {error}. Send the body over HTTP.");
                 *device = Device::Failed(Instant::now(), reason.clone());
                 Err(TokenRefusal::NotSupported(reason))
             }
@@ -316,7 +317,9 @@ impl Open {
 /// A client's queue pair as this end has to know it.
 fn peer(token: &QueuePairToken, number: u32, psn: Psn) -> Result<PairAddress, TokenRefusal> {
     if !(1..1 << 24).contains(&number) {
-        return Err(TokenRefusal::Invalid("The descriptor's queue pair number has 24 bits, and is not zero.".to_owned()));
+        return Err(TokenRefusal::Invalid(
+            "The descriptor's queue pair number has 24 bits, and is not zero.".to_owned(),
+        ));
     }
     Ok(PairAddress { number, gid: token.gid, psn: psn.get(), port: token.port, lid: token.lid })
 }

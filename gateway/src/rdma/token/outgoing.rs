@@ -42,7 +42,8 @@ pub(super) async fn deliver<S: Sink>(
     if bytes == 0 {
         return Ok(());
     }
-    let mut writer = Writer { pair, to, lender, bytes, taken: 0, chunk: None, posted: VecDeque::new(), immediate };
+    let mut writer =
+        Writer { pair, to, lender, bytes, taken: 0, chunk: None, posted: VecDeque::new(), immediate };
     while let Some(piece) = sink.next().await {
         writer.take(&piece?).await?;
     }

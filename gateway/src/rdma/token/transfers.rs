@@ -136,7 +136,8 @@ impl Agreed {
         }
         let (exposed, permit) = self.staging.take().ok_or(TokenRefusal::NoSuchTransfer)?;
         let buffer = exposed.end();
-        let buffer = buffer.ok_or_else(|| TokenRefusal::Failed("the device does not let go of the memory".to_owned()))?;
+        let buffer = buffer
+            .ok_or_else(|| TokenRefusal::Failed("the device does not let go of the memory".to_owned()))?;
         Ok(TokenSource::staged(buffer, permit, self.prepare.bytes, checks))
     }
 

@@ -102,7 +102,8 @@ impl ForeignDomain {
                 Admits::WritesOnly => Arc::new(ProtectionDomain::allocate(shared.context)?),
                 Admits::Nothing | Admits::Everything => shared.domain.clone(),
             };
-            let queue = CompletionQueue::create(shared.context, SENDS + RECEIVES, &shared.channel, number, 0)?;
+            let queue =
+                CompletionQueue::create(shared.context, SENDS + RECEIVES, &shared.channel, number, 0)?;
             queue.arm()?;
             let pair = HandmadePair::create(&domain, &queue, &shared.port, admits)?;
             io::Result::Ok(Arc::new(Link::new(number, shared.clone(), (pair, queue, domain), gid)))

@@ -72,7 +72,8 @@ impl HandmadePair {
             Admits::WritesOnly => access::IBV_ACCESS_REMOTE_WRITE.0,
             Admits::Everything => access::IBV_ACCESS_REMOTE_WRITE.0 | access::IBV_ACCESS_REMOTE_READ.0,
         };
-        let fields = mask::IBV_QP_STATE | mask::IBV_QP_PKEY_INDEX | mask::IBV_QP_PORT | mask::IBV_QP_ACCESS_FLAGS;
+        let fields =
+            mask::IBV_QP_STATE | mask::IBV_QP_PKEY_INDEX | mask::IBV_QP_PORT | mask::IBV_QP_ACCESS_FLAGS;
         this.modify(&mut wanted, fields)?;
         Ok(this)
     }

@@ -75,7 +75,9 @@ fn choose(gids: &[Gid], wanted: Option<&[u8; 16]>, peer: Option<&[u8; 16]>) -> O
     };
     let chosen = match peer.map(Family::of) {
         None => ours(),
-        Some(family) => ours().filter(|gid| Family::of(&gid.bytes) == family).or_else(|| peer.and_then(of_family)),
+        Some(family) => {
+            ours().filter(|gid| Family::of(&gid.bytes) == family).or_else(|| peer.and_then(of_family))
+        }
     };
     chosen.or_else(ours).or_else(|| first(&|gid| gid.is_version_2)).or_else(|| first(&|_| true))
 }
