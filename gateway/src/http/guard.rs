@@ -133,6 +133,7 @@ fn is_bytes(parts: &Parts, query: &Query, rules: &Rules) -> bool {
     parts.method == Method::PUT
         && !parts.headers.contains_key("x-amz-copy-source")
         && !query.has_any(&NOT_BYTES)
+        && !is_control(parts, rules)
         && names_object(parts, rules)
 }
 

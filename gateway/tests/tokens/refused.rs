@@ -270,7 +270,6 @@ async fn control_requests_that_make_no_sense_say_what_is_wrong() {
         (replaced(connect(), "x-amz-rdma-psn", "0"), (400, "InvalidRDMAToken")),
         (replaced(connect(), TOKEN, DC), (501, "RDMANotSupported")),
         (control("/.s3rdma-rc/disconnect"), (400, "InvalidArgument")),
-        (prepare("/photos/none", "GET"), (404, "NoSuchKey")),
         (prepare("/nowhere/k", "PUT"), (404, "NoSuchBucket")),
         (prepare("/Bad_Name/k", "PUT"), (400, "InvalidBucketName")),
         (prepare("/photos", "PUT"), (400, "InvalidArgument")),

@@ -236,6 +236,9 @@ async fn ranges_checksums_conditions_and_parts_are_those_of_s3() {
         assert!(code(error).contains("NoSuchKey"));
         let (_, error) = client.get_agreed(("photos", "k"), into.unwrap(), 2_999_999).await.unwrap_err();
         assert!(code(error).contains("InvalidRange"));
+        let into = client.buffer(5).await.unwrap();
+        let (_, error) = client.get_agreed(("photos", "none"), into, 0).await.unwrap_err();
+        assert!(code(error).contains("NoSuchKey"));
         // An upload of a part by each way.
         let id = upload(&world, "/photos/parts").await;
         let parts = [pattern(1, 5 << 20), pattern(2, 5 << 20), pattern(3, 1000)];
@@ -448,7 +451,7 @@ impl Prepared {
 #[ignore = "needs an RDMA device: tools/with-rxe"]
 async fn memory_that_a_client_may_write_is_its_own_and_exactly_so_long() {
     soon(async {
-        let world = start(tokens()).await;
+        let world = start(TokenConfig { ready_within: Duration::from_secs(2), ..tokens() }).await;
         let client = client(world.address, ALICE, 4 << 20);
         let size = 8192;
         let failing = async |wrong: &str| {
