@@ -2,8 +2,11 @@
 //! also speak it wrongly.
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use std::time::{Duration, Instant};
 use tenfour_client::native::{Client, ClientConfig};
+use tenfour_gateway::Gateway;
+use tenfour_gateway::doors::open_rdma;
 use tenfour_gateway::ops::Backend;
 use tenfour_gateway::rdma::{DoorStatus, RdmaConfig, RdmaServer};
 use tenfour_rdma::{
@@ -28,19 +31,39 @@ pub struct Door {
     running: JoinHandle<()>,
 }
 
+/// A door on shm and on tcp.
+fn somewhere() -> (tempfile::TempDir, RdmaConfig) {
+    let folder = tempfile::tempdir().unwrap();
+    let shm = Endpoint::Shm(folder.path().join("s3.sock"));
+    let config = RdmaConfig::new(vec![shm.into(), "tcp:127.0.0.1:0".parse::<Endpoint>().unwrap().into()]);
+    (folder, config)
+}
+
 impl Door {
     pub async fn open<B: Backend>(backend: B, change: impl FnOnce(&mut RdmaConfig)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let shm = Endpoint::Shm(folder.path().join("s3.sock"));
-        let mut config =
-            RdmaConfig::new(vec![shm.into(), "tcp:127.0.0.1:0".parse::<Endpoint>().unwrap().into()]);
+        let (folder, mut config) = somewhere();
         change(&mut config);
         let server = RdmaServer::bind(backend, config).await.unwrap();
-        let [shm, tcp] = server.endpoints().try_into().unwrap();
-        let (status, (stop, stopped)) = (server.status(), oneshot::channel::<()>());
-        let running = tokio::spawn(server.run(async move {
-            let _ = stopped.await;
-        }));
+        let (endpoints, status) = (server.endpoints(), server.status());
+        Self::run(folder, endpoints, status, |stop| tokio::spawn(server.run(stop)))
+    }
+
+    pub async fn at_gateway(gateway: Gateway) -> Self {
+        let (folder, config) = somewhere();
+        let door = open_rdma(gateway, config).await.unwrap();
+        let (endpoints, status) = (door.at.endpoints.clone(), door.at.status.clone());
+        Self::run(folder, endpoints, status, |stop| tokio::spawn(door.serve(stop)))
+    }
+
+    fn run(
+        folder: tempfile::TempDir,
+        endpoints: Vec<Endpoint>,
+        status: DoorStatus,
+        run: impl FnOnce(BoxFuture<'static, ()>) -> JoinHandle<()>,
+    ) -> Self {
+        let [shm, tcp] = endpoints.try_into().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = run(Box::pin(async move { drop(stopped.await) }));
         Self { shm, tcp, status, _folder: folder, stop, running }
     }
 

@@ -11,7 +11,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tenfour_client::token::{TokenCallError, TokenClient, TokenClientConfig, TokenConnection};
-use tenfour_gateway::http::{HttpConfig, Server};
+use tenfour_gateway::doors::open_http;
+use tenfour_gateway::http::HttpConfig;
 use tenfour_gateway::rdma::token::TokenConfig;
 use tenfour_rdma::{
     Admits, ForeignConfig, ForeignDomain, Frozen, OperationError, PairAddress, Place, Tunables,
@@ -162,16 +163,18 @@ async fn a_real_cluster_stores_what_came_by_rdma() {
         let gateway = cluster.gateway().await;
         let listen = "127.0.0.1:0".parse().unwrap();
         let config = HttpConfig { listen, tokens: tokens(), ..HttpConfig::default() };
-        let server = Server::bind(gateway.clone(), config).await.unwrap();
-        let (address, tokens) = (server.local_addr(), server.tokens());
+        let server = open_http(gateway.clone(), config).await.unwrap();
+        let address = server.at;
         let (stop, stopped) = oneshot::channel::<()>();
-        let running = tokio::spawn(server.run(async move {
+        let running = tokio::spawn(server.serve(async move {
             let _ = stopped.await;
         }));
         let free_before = gateway.free_bytes();
         objects_go_in_and_out(address, ("root", "secret"), "bucket", &[1, 4 << 10, 1 << 20, 32 << 20]).await;
-        eventually("all sessions have ended", || tokens.session_count() == 0 && tokens.used_bytes() == 0)
-            .await;
+        let counted =
+            |name: &str| gateway.counters().all().into_iter().find(|(known, _)| known == name).unwrap().1;
+        assert_eq!((counted("rdma_token_puts"), counted("rdma_token_gets")), (8, 12));
+        assert_eq!((counted("rdma_token_declined"), counted("rdma_token_failed")), (0, 0));
         assert!(gateway.free_bytes() >= free_before, "the pipelines' memory is back");
         let _ = stop.send(());
         running.await.unwrap();
