@@ -4,7 +4,7 @@ use crate::units::ByteSize;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use tenfour_rdma::ClusterKey;
 use tenfour_types::{ClusterId, TimeScale};
@@ -132,6 +132,11 @@ pub struct GatewayFile {
     /// Registered memory for clients over RDMA, beside `pool`.
     #[serde(default = "default_pool")]
     pub rdma_memory: ByteSize,
+    /// What of `rdma_memory` is for bodies that are moved by RDMA and steered by HTTP headers (`x-amz-rdma-token`); 0: none are.
+    #[serde(default = "default_token_memory")]
+    pub rdma_token_memory: ByteSize,
+    /// The address of the RDMA device for those; by default the first one of `rdma_listen` that is a device's, else the first device.
+    pub rdma_address: Option<IpAddr>,
     /// The region that clients sign for.
     #[serde(default = "default_region")]
     pub region: String,
@@ -164,6 +169,9 @@ fn default_rack() -> String {
 }
 fn default_staging() -> ByteSize {
     ByteSize::mib(96)
+}
+fn default_token_memory() -> ByteSize {
+    ByteSize::mib(64)
 }
 fn default_segment() -> ByteSize {
     ByteSize::mib(64)

@@ -235,6 +235,8 @@ impl Layout {
             listen,
             rdma_listen: Vec::new(),
             rdma_memory: ByteSize::mib(256),
+            rdma_token_memory: ByteSize::mib(64),
+            rdma_address: None,
             region: self.plan.region.clone(),
             domain: None,
             fabric: self.wishes.fabric.fabric.to_string(),

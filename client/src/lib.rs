@@ -5,6 +5,7 @@
 
 mod body;
 pub mod native;
+pub mod token;
 
 pub use body::{Body, Pattern};
 

@@ -1,8 +1,10 @@
 //! What the data path did, and where its time went. Plain atomics: nothing here decides anything.
 
+use crate::rdma::token::TokenCounters;
 use crate::transport::{PROVIDERS, TrafficByTransport};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -48,6 +50,8 @@ pub struct Counters {
     pub overloads: AtomicU64,
     /// Shards and bytes by transport.
     pub traffic: TrafficByTransport,
+    /// Requests whose body was to go by RDMA, steered by HTTP headers.
+    pub tokens: Arc<TokenCounters>,
 }
 
 impl Counters {
@@ -70,6 +74,11 @@ impl Counters {
             ("reconstructions", &self.reconstructions),
             ("bad_shards", &self.bad_shards),
             ("overloads", &self.overloads),
+            ("rdma_token_puts", &self.tokens.puts),
+            ("rdma_token_gets", &self.tokens.gets),
+            ("rdma_token_bytes", &self.tokens.bytes),
+            ("rdma_token_declined", &self.tokens.declined),
+            ("rdma_token_failed", &self.tokens.failed),
         ] {
             add(name.to_owned(), value);
         }

@@ -35,12 +35,13 @@ pub struct RdmaDoor {
     pub status: DoorStatus,
 }
 
-/// Listens for S3 over HTTP.
+/// Listens for S3 over HTTP. Bodies that go by RDMA are counted among all that the gateway does.
 pub fn open_http(
     gateway: Gateway,
-    config: HttpConfig,
+    mut config: HttpConfig,
 ) -> BoxFuture<'static, Result<OpenDoor<SocketAddr>, ServeError>> {
     Box::pin(async move {
+        config.tokens.counters = gateway.counters().tokens.clone();
         let server = Server::bind(gateway, config).await?;
         let at = server.local_addr();
         Ok(OpenDoor { at, serve: Box::new(|shutdown| Box::pin(server.run(shutdown))) })

@@ -521,6 +521,42 @@ def headers_that_nobody_signed_are_refused(w):
 
 
 @check
+def memory_that_cannot_be_reached_is_declined_and_never_stored_as_nothing(w):
+    w.put("old", b"old bytes")
+    upload = w.s3.create_multipart_upload(Bucket=w.bucket, Key="parts")["UploadId"]
+    dc = "00007f12a4000000:00100000:0001a2b3:0000:0012ab:1:00000000000000000000ffff0a000007"
+    declined = [dc, dc + ";", dc + ":00007f12a4000000:0000000000100000", "01" + "23" * 43]
+    asking = w.client()
+
+    def with_token(token):
+        asking.meta.events.unregister("before-sign.s3", unique_id="rdma")
+        asking.meta.events.register("before-sign.s3", lambda request, **_: request.headers.add_header("x-amz-rdma-token", token), unique_id="rdma")
+
+    for token in declined:
+        with_token(token)
+        for key in ["new", "old"]:
+            response = expect_error("RDMANotSupported", lambda: asking.put_object(Bucket=w.bucket, Key=key))
+            assert response["ResponseMetadata"]["HTTPStatusCode"] == 501
+            assert response["ResponseMetadata"]["HTTPHeaders"]["x-amz-rdma-reply"] == "501"
+        expect_error("RDMANotSupported", lambda: asking.upload_part(Bucket=w.bucket, Key="parts", UploadId=upload, PartNumber=1))
+        got = asking.get_object(Bucket=w.bucket, Key="old")
+        assert got["Body"].read() == b"old bytes"
+        assert got["ResponseMetadata"]["HTTPHeaders"]["x-amz-rdma-reply"] == "501"
+        assert asking.head_object(Bucket=w.bucket, Key="old")["ContentLength"] == 9
+    for token in ["nonsense", "rc:1:2:3:4", dc[1:], "rc:" + "0" * 32 + ":0:0:1"]:
+        with_token(token)
+        expect_error("InvalidRDMAToken", lambda: asking.put_object(Bucket=w.bucket, Key="new"))
+        expect_error("InvalidRDMAToken", lambda: asking.get_object(Bucket=w.bucket, Key="old"))
+    w.absent("new")
+    assert w.get("old") == b"old bytes"
+    assert "Parts" not in w.s3.list_parts(Bucket=w.bucket, Key="parts", UploadId=upload)
+    w.s3.abort_multipart_upload(Bucket=w.bucket, Key="parts", UploadId=upload)
+    for path in ["/.s3rdma-rc/connect", "/.hipobj-rc/prepare"]:
+        expect_status(w.raw("POST", path, secret="wrong"), 403, "SignatureDoesNotMatch")
+        expect_status(w.raw("POST", path, extra={"x-amz-rdma-psn": "1"}), 403, "AccessDenied")
+
+
+@check
 def presigned_urls_work_and_end(w):
     root = w.arguments.endpoint.rstrip("/")
     for version in ["s3v4", None, "s3"]:

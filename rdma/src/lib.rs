@@ -10,6 +10,8 @@
 //! `tcp` for everything else. The heads of their modules draw every byte that they exchange, and tell what each can and cannot
 //! enforce.
 //!
+//! A [`ForeignDomain`] is apart from all that: queue pairs that are connected by hand to ends that are none of ours.
+//!
 //! This crate knows nothing of objects, shards or S3, and never retries an operation: who posted it decides.
 
 mod advertised;
@@ -21,6 +23,7 @@ mod domain;
 mod endpoint;
 mod engine;
 mod error;
+mod foreign;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub mod handshake;
@@ -44,6 +47,10 @@ pub use engine::grants::{Grant, Open, ReadGrant, Sealed};
 pub use error::{
     AcceptError, ConnectError, ConnectionError, GrantError, LeaseError, ListenError, NotGranted, OpenError,
     OperationError,
+};
+pub use foreign::{
+    Admits, Arrival, Exposed, ForeignCompletion, ForeignConfig, ForeignDomain, ForeignError, ForeignPair,
+    PairAddress, Place,
 };
 pub use handshake::HandshakeError;
 pub use key::{ClusterKey, KeyError};

@@ -6,6 +6,8 @@
 use crate::native::frame::{self, Opener, Sealer};
 use crate::native::login::{date_of, day_number};
 use crate::native::{Greeting, HEAD_BYTES, Login, LoginAnswer, ToClient, ToGateway};
+use crate::rdma_token::Token;
+use crate::rdma_token::control::{Connect, Connected, Prepare, Ready};
 use crate::shard_service::{FromNode, Hello, ToNode};
 use crate::{BucketName, Manifest, ObjectKey, StripeId, StripeRow, UploadId, Wire};
 use std::fmt::Debug;
@@ -45,6 +47,34 @@ fn framed(bytes: &[u8]) -> bool {
 
 fn sealed(sealer: &Sealer, message: &[u8]) -> Vec<u8> {
     sealer.head(message).map(|head| [&head[..], message].concat()).unwrap_or_default()
+}
+
+/// Descriptors of clients' memory, and the words of control requests: lines of `name: value`.
+pub fn rdma_token(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let is_token = text.parse::<Token>().is_ok_and(|token| {
+        assert_eq!(token.to_string().parse(), Ok(token), "a descriptor survives");
+        true
+    });
+    let lines = text.lines().filter_map(|line| line.split_once(": "));
+    let words: Vec<(&str, String)> = lines.map(|(name, value)| (name, value.to_owned())).collect();
+    let connect = Connect::read(&words[..]).is_ok_and(|read| {
+        assert_eq!(Connect::read(&read.words()[..]), Ok(read));
+        true
+    });
+    let connected = Connected::read(&words[..]).is_ok_and(|read| {
+        assert_eq!(Connected::read(&read.prepared_words()[..]), Ok(read));
+        true
+    });
+    let prepare = Prepare::read(&words[..]).is_ok_and(|read| {
+        assert_eq!(Prepare::read(&read.words()[..]), Ok(read));
+        true
+    });
+    let ready = Ready::read(&words[..]).is_ok_and(|read| {
+        assert_eq!(Ready::read(&read.words()[..]), Ok(read));
+        true
+    });
+    is_token | connect | connected | prepare | ready
 }
 
 /// What metadata stores of objects.
@@ -182,6 +212,40 @@ mod tests {
             ("closing", ToClient::Closing(refusal()).to_bytes()),
         ];
         replay("types_native", native, &seeds);
+    }
+
+    #[test]
+    fn rdma_tokens_survive() {
+        use crate::rdma_token::control::{Op, Words};
+        use crate::rdma_token::{DcDescriptor, Psn, QueuePairToken, RcToken, SessionId};
+        let (session, psn) = (SessionId([0xab; 16]), Psn::of(0xa1_b2c3));
+        let mut gid = [0; 16];
+        gid[10..].copy_from_slice(&[0xff, 0xff, 10, 0, 0, 7]);
+        let pair = QueuePairToken::of(0x3344, gid, 1, 0);
+        let staging = QueuePairToken { key: 77, address: 1 << 40, bytes: 4096, ..pair };
+        let (address, bytes, key) = (0x7f12_a400_0000, 1 << 20, 77);
+        let dc = DcDescriptor { address, bytes, key, lid: 0, target: 0x12ab, gid: Some(gid), appended: None };
+        let longer = DcDescriptor { appended: Some((address, 1 << 20)), ..dc };
+        let rc = RcToken { session, address, bytes: 1 << 20, key };
+        let lines = |words: Words| {
+            let lines = words.iter().map(|(name, value)| format!("{name}: {value}\n"));
+            lines.collect::<String>().into_bytes()
+        };
+        let (cookie, op, target) = (0xdead_beef, Op::Put, "/bucket/a%20key".to_owned());
+        let prepare = Prepare { pair, psn, cookie, op, target, bytes: 4096, offset: 0 };
+        let seeds = [
+            ("dc", dc.to_string().into_bytes()),
+            ("dc-with-buffer", format!("{longer};").into_bytes()),
+            ("rc", rc.to_string().into_bytes()),
+            ("queue-pair", pair.to_string().into_bytes()),
+            ("queue-pair-with-buffer", format!("{pair}:7f12a4000000:100000").into_bytes()),
+            ("connect", lines(Connect { pair, psn }.words())),
+            ("connected", lines(Connected { session, pair, psn }.words())),
+            ("prepare", lines(prepare.words())),
+            ("prepared", lines(Connected { session, pair: staging, psn }.prepared_words())),
+            ("ready", lines(Ready { session, cookie, pair: Some(0x3344), address, key }.words())),
+        ];
+        replay("types_rdma_token", rdma_token, &seeds);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod limits;
 mod manifest;
 pub mod native;
 mod object;
+pub mod rdma_token;
 pub mod record;
 mod remote;
 pub mod shard_service;

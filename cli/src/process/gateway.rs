@@ -9,9 +9,10 @@ use std::time::Duration;
 use tenfour_erasure::Codec;
 use tenfour_gateway::doors::{open_http, open_rdma};
 use tenfour_gateway::http::{HttpConfig, SigV2};
-use tenfour_gateway::rdma::RdmaConfig;
+use tenfour_gateway::rdma::token::TokenConfig;
+use tenfour_gateway::rdma::{DOOR_BYTES_MIN, RdmaConfig};
 use tenfour_gateway::{EtagKind, Gateway, GatewayConfig};
-use tenfour_rdma::Fabric;
+use tenfour_rdma::{Endpoint, Fabric, Provider};
 use tokio::sync::watch;
 
 /// Serves until it is asked to end.
@@ -87,9 +88,38 @@ fn rdma_config(file: &GatewayFile) -> Result<Option<RdmaConfig>> {
     }
     Ok(Some(RdmaConfig {
         region: file.region.clone(),
-        memory_bytes: file.rdma_memory.as_usize(),
+        memory_bytes: file.rdma_memory.as_usize().saturating_sub(token_bytes(file)?),
         ..RdmaConfig::new(Fabric::Auto.endpoints(&file.rdma_listen).context("rdma_listen")?)
     }))
+}
+
+/// What of `rdma_memory` is for bodies that HTTP headers steer: nothing where there is no RDMA device to move them.
+fn token_bytes(file: &GatewayFile) -> Result<usize> {
+    let bytes = file.rdma_token_memory.as_usize();
+    if file.rdma_listen.is_empty() || bytes == 0 || Provider::Verbs.available().is_err() {
+        return Ok(0);
+    }
+    if bytes + DOOR_BYTES_MIN > file.rdma_memory.as_usize() {
+        bail!(
+            "rdma_token_memory is a part of rdma_memory, of which 16 MiB or more are left to the native protocol: raise rdma_memory, or lower \
+             rdma_token_memory (0 turns it off)"
+        );
+    }
+    Ok(bytes)
+}
+
+/// Bodies that go by RDMA, steered by HTTP headers.
+fn token_config(file: &GatewayFile) -> Result<TokenConfig> {
+    let places = Fabric::Auto.endpoints(&file.rdma_listen).context("rdma_listen")?;
+    let listened = places.iter().find_map(|place| match place.endpoint {
+        Endpoint::Verbs(address) if !address.ip().is_unspecified() => Some(address.ip()),
+        _ => None,
+    });
+    // Where there is no device, requests are told so instead of being told that nobody wants it.
+    let is_wanted = !file.rdma_listen.is_empty();
+    let memory_bytes = if is_wanted { file.rdma_token_memory.as_usize() } else { 0 };
+    token_bytes(file)?;
+    Ok(TokenConfig { memory_bytes, address: file.rdma_address.or(listened), ..TokenConfig::default() })
 }
 
 fn http_config(file: &GatewayFile) -> Result<HttpConfig> {
@@ -103,6 +133,7 @@ fn http_config(file: &GatewayFile) -> Result<HttpConfig> {
             "on" => SigV2::On,
             other => bail!("sigv2 = {other:?}: it is off, presigned or on"),
         },
+        tokens: token_config(file)?,
         ..HttpConfig::default()
     })
 }

@@ -8,6 +8,7 @@ use super::HttpConfig;
 use super::handler::Handler;
 use super::socket::Socket;
 use crate::ops::Backend;
+use crate::rdma::token::Tokens;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -83,6 +84,11 @@ impl<B: Backend> Server<B> {
         let listener = TcpListener::bind(config.listen).await.map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
         Ok(Self { listener, address, handler, config })
+    }
+
+    /// What serves bodies that go by RDMA; also later.
+    pub fn tokens(&self) -> Arc<Tokens> {
+        self.handler.tokens().clone()
     }
 
     /// Where it listens.

@@ -6,6 +6,7 @@
 //! length of the body is known and bounded. Nothing here decides who may do what.
 
 use super::auth;
+use super::control;
 use super::errors::{self, Refusal};
 use super::proof::{Proof, Rules, proof};
 use super::text::Query;
@@ -20,7 +21,7 @@ pub const XML_BYTES_MAX: u64 = 4 << 20;
 /// Largest browser form (POST policy), bytes: the library holds a form in memory.
 pub const FORM_BYTES_MAX: u64 = 16 << 20;
 /// Headers that must not come twice, since their readers would take different ones.
-const SINGLE_HEADERS: [&str; 14] = [
+const SINGLE_HEADERS: [&str; 15] = [
     "authorization",
     "content-type",
     "date",
@@ -33,6 +34,7 @@ const SINGLE_HEADERS: [&str; 14] = [
     "x-amz-copy-source",
     "x-amz-date",
     "x-amz-decoded-content-length",
+    "x-amz-rdma-token",
     "x-amz-security-token",
     "x-amz-trailer",
 ];
@@ -131,6 +133,7 @@ fn is_bytes(parts: &Parts, query: &Query, rules: &Rules) -> bool {
     parts.method == Method::PUT
         && !parts.headers.contains_key("x-amz-copy-source")
         && !query.has_any(&NOT_BYTES)
+        && !is_control(parts, rules)
         && names_object(parts, rules)
 }
 
@@ -142,6 +145,11 @@ pub fn bucket_name(parts: &Parts, rules: &Rules) -> Result<(), Refusal> {
         return Ok(());
     }
     auth::bucket_name(name).map(drop)
+}
+
+/// Whether it is a control request of S3 over RDMA.
+pub fn is_control(parts: &Parts, rules: &Rules) -> bool {
+    control::is_control(parts.uri.path()) && !host_is_bucket(parts, rules)
 }
 
 /// Whether the bucket is part of the host's name.

@@ -4,6 +4,7 @@ use super::HttpConfig;
 use super::auth::{Door, Users};
 use super::body::{CheckedBody, Limits, Slot};
 use super::connection::ServeError;
+use super::control::{AnyName, Control};
 use super::errors::{Refusal, s3};
 use super::expect::Expected;
 use super::guard::{self, Admitted, FORM_BYTES_MAX, XML_BYTES_MAX};
@@ -15,6 +16,7 @@ use super::service::Front;
 use super::text::Query;
 use super::unranged::{self, Unranged};
 use crate::ops::Backend;
+use crate::rdma::token::Tokens;
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
@@ -46,6 +48,9 @@ pub struct Partial;
 /// Answers requests.
 pub struct Handler<B> {
     service: S3Service,
+    /// For control requests.
+    control: S3Service,
+    tokens: Arc<Tokens>,
     rules: Rules,
     forms: Room,
     documents: Room,
@@ -66,17 +71,28 @@ impl<B: Backend> Handler<B> {
         let limits = Arc::new(limits);
         let rules =
             Rules { region: config.region.clone(), sigv2: config.sigv2, domain: config.domain.clone() };
-        let again = builder(&backend, &limits, &rules)?.build();
-        let mut builder = builder(&backend, &limits, &rules)?;
+        let tokens = Arc::new(Tokens::new(config.tokens.clone()));
+        let again = builder(&backend, &limits, &rules, &tokens)?.build();
+        let mut control = builder(&backend, &limits, &Rules { domain: None, ..rules.clone() }, &tokens)?;
+        control.set_validation(AnyName);
+        control.set_route(Control::new(backend.clone(), tokens.clone()));
+        let mut builder = builder(&backend, &limits, &rules, &tokens)?;
         builder.set_route(Unranged(again));
         Ok(Self {
             service: builder.build(),
+            control: control.build(),
+            tokens,
             rules,
             forms: Room::new(FORMS_BYTES),
             documents: Room::new(DOCUMENTS_BYTES),
             ids: AtomicU64::new(rand::random()),
             backend: std::marker::PhantomData,
         })
+    }
+
+    /// What serves bodies that go by RDMA.
+    pub fn tokens(&self) -> &Arc<Tokens> {
+        &self.tokens
     }
 
     /// Answers one request.
@@ -95,7 +111,9 @@ impl<B: Backend> Handler<B> {
         let drained = Drained::new(AtomicBool::new(body.is_end_stream()));
         let admitted = guard::admit(&parts, &self.rules);
         let admitted = admitted.and_then(|admitted| {
-            guard::bucket_name(&parts, &self.rules)?;
+            if !guard::is_control(&parts, &self.rules) {
+                guard::bucket_name(&parts, &self.rules)?;
+            }
             Ok(admitted)
         });
         let mut response = match admitted {
@@ -150,7 +168,9 @@ impl<B: Backend> Handler<B> {
         };
         match checked(&parts, body, is_form, &limits, drained) {
             Ok((body, slot)) => {
-                let response = self.service.call(Request::from_parts(parts, body)).await?;
+                let is_control = guard::is_control(&parts, &self.rules);
+                let service = if is_control { &self.control } else { &self.service };
+                let response = service.call(Request::from_parts(parts, body)).await?;
                 match slot.and_then(|slot| slot.error().cloned()) {
                     Some(error) => refuse(error, id),
                     None => Ok(response),
@@ -171,8 +191,9 @@ fn builder<B: Backend>(
     backend: &B,
     limits: &Arc<S3Config>,
     rules: &Rules,
+    tokens: &Arc<Tokens>,
 ) -> Result<S3ServiceBuilder, ServeError> {
-    let mut builder = S3ServiceBuilder::new(Front::new(backend.clone(), rules));
+    let mut builder = S3ServiceBuilder::new(Front::new(backend.clone(), rules, tokens.clone()));
     builder.set_config(Arc::new(StaticConfigProvider::new(limits.clone())));
     builder.set_auth(Users::new(backend.clone()));
     builder.set_access(Door(backend.clone()));

@@ -19,7 +19,8 @@ const DEFAULT_TYPE: &str = "binary/octet-stream";
 const HTTP_DATE: &[BorrowedFormatItem<'_>] =
     format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 
-/// Says by which door a request came, and what carried the shards that it moved: `http` or `http; fabric=shm,tcp`.
+/// Says by which door a request came, and what carried the shards that it moved: `http` or `http; fabric=shm,tcp`; `http+verbs` when its
+/// body went by RDMA.
 pub const TRANSPORT: HeaderName = HeaderName::from_static("x-tenfour-transport");
 
 /// The header for shards that went by these transports; a request that moved none has the door's name alone.
@@ -29,6 +30,13 @@ pub fn transport(transports: Transports) -> HeaderMap {
         headers.insert(TRANSPORT, value);
     }
     headers
+}
+
+/// The header's value for a body that something else than HTTP carried: `http+verbs`, or `http+verbs; fabric=shm`.
+pub fn transport_over(door: &'static str, transports: Transports) -> HeaderValue {
+    let text = (!transports.is_empty()).then(|| format!("{door}; fabric={transports}"));
+    let value = text.and_then(|text| HeaderValue::from_str(&text).ok());
+    value.unwrap_or(HeaderValue::from_static(door))
 }
 
 /// As in [`transport`]; `None` when no shard was moved.

@@ -3,13 +3,15 @@
 //! The library's types stay in this folder. A request passes: [`connection`] (socket, limits) → [`handler`] → [`guard`]
 //! (what the library would let through) → the library (signature, routing, XML) → [`auth`] (who, which bucket) →
 //! [`service`] (the operations) → [`crate::ops`] and the pipelines. The bytes of objects go round the library:
-//! [`payload`] reads them off the socket straight into the pipeline's buffers.
+//! [`payload`] reads them off the socket straight into the pipeline's buffers. Bodies that go by RDMA are agreed on by the requests of
+//! [`control`].
 
 mod auth;
 mod body;
 mod chunk_signer;
 mod chunked;
 mod connection;
+mod control;
 mod errors;
 mod expect;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -31,6 +33,7 @@ pub use handler::HEALTH_PATH;
 pub use proof::SigV2;
 
 use crate::ops::Backend;
+use crate::rdma::token::TokenConfig;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -51,6 +54,8 @@ pub struct HttpConfig {
     pub connections_max: usize,
     /// How long running requests may take to finish after a stop; 20 s by default.
     pub stop_within: Duration,
+    /// Bodies that go by RDMA; none by default.
+    pub tokens: TokenConfig,
 }
 
 impl Default for HttpConfig {
@@ -62,6 +67,7 @@ impl Default for HttpConfig {
             sigv2: SigV2::default(),
             connections_max: 1024,
             stop_within: Duration::from_secs(20),
+            tokens: TokenConfig::default(),
         }
     }
 }

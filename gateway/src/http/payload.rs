@@ -43,6 +43,11 @@ impl Parcel {
         self.body.lock().ok()?.take()
     }
 
+    /// What the request says of it.
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
     /// Whether chunks carry signatures.
     pub fn has_signed_chunks(&self) -> bool {
         matches!(self.payload.framing, Framing::SignedChunks { .. })

@@ -59,6 +59,11 @@ impl Query {
         self.get(name).is_some()
     }
 
+    /// How many names are there.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether a name is there twice.
     pub fn has_duplicates(&self) -> bool {
         let mut names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();

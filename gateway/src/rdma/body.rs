@@ -90,10 +90,10 @@ struct Pull {
 }
 
 /// Bytes that are ours.
-struct Piece {
-    buffer: Buffer,
-    permit: Permit,
-    rest: Range<usize>,
+pub(super) struct Piece {
+    pub(super) buffer: Buffer,
+    pub(super) permit: Permit,
+    pub(super) rest: Range<usize>,
 }
 
 impl<'a, B: Backend> Body<'a, B> {
@@ -254,7 +254,7 @@ fn copy(from: &[u8], rest: &mut Range<usize>, into: &mut [u8]) -> usize {
 }
 
 /// The same of a piece, which is let go with its last byte.
-fn copy_piece(current: &mut Option<Piece>, into: &mut [u8]) -> usize {
+pub(super) fn copy_piece(current: &mut Option<Piece>, into: &mut [u8]) -> usize {
     let Some(piece) = current else { return 0 };
     let bytes = copy(&piece.buffer, &mut piece.rest, into);
     if piece.rest.is_empty()

@@ -4,6 +4,8 @@
 //! → [`login`] (who) → [`session`] (frames, many requests at once) → [`objects`], [`uploads`], [`listing`] → [`crate::ops`] and the
 //! pipelines, the same that the HTTP front stands on. [`body`] brings the bytes of a PUT in.
 //!
+//! [`token`] is another way in: HTTP carries the requests, RDMA their bodies.
+//!
 //! Invariant: nothing is served before the login, nothing is acted on that a peer can still change, and no client sees or reaches
 //! another's memory.
 
@@ -17,6 +19,7 @@ mod memory;
 mod objects;
 mod session;
 mod slots;
+pub mod token;
 mod uploads;
 mod users;
 

@@ -5,7 +5,9 @@ pub mod model;
 
 use model::Model;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tenfour_gateway::http::{HttpConfig, Server};
+use tenfour_gateway::rdma::token::Tokens;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -17,6 +19,7 @@ pub const BOB: (&str, &str) = ("BOB", "bob-secret-key");
 pub struct World {
     pub model: Model,
     pub address: SocketAddr,
+    pub tokens: Arc<Tokens>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<()>,
 }
@@ -32,12 +35,12 @@ impl World {
     pub async fn over(model: Model, config: HttpConfig) -> Self {
         let config = HttpConfig { listen: "127.0.0.1:0".parse().unwrap(), ..config };
         let server = Server::bind(model.clone(), config).await.unwrap();
-        let address = server.local_addr();
+        let (address, tokens) = (server.local_addr(), server.tokens());
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async move {
             let _ = stopped.await;
         }));
-        Self { model, address, stop, running }
+        Self { model, address, tokens, stop, running }
     }
 
     pub async fn stop(self) {

@@ -30,9 +30,9 @@ const ACK_TIMEOUT: u8 = 16;
 /// On a slow one at most 2^20: 4.3 s a try.
 const ACK_TIMEOUT_MAX: u8 = 20;
 /// Tries after the first. Never 7, which Soft-RoCE takes for infinity.
-const RETRIES: u8 = 6;
+pub(super) const RETRIES: u8 = 6;
 /// Receiver-not-ready tries. Credits keep a receiver ready; a receive that is posted a moment late is waited for.
-const NOT_READY_RETRIES: u8 = 6;
+pub(super) const NOT_READY_RETRIES: u8 = 6;
 /// `RDMA_OPTION_ID` and its `ACK_TIMEOUT`.
 const OPTION_LEVEL_ID: c_int = 0;
 const OPTION_ACK_TIMEOUT: c_int = 3;
@@ -204,9 +204,7 @@ impl Cm {
 
     /// Best effort: an old kernel keeps its own, longer, default.
     pub(super) fn set_ack_timeout(&self) {
-        // The times are powers of two.
-        let slowness = Duration::from_secs(1).scaled().as_secs().max(1).ilog2() as u8;
-        let mut timeout = ACK_TIMEOUT.saturating_add(slowness).min(ACK_TIMEOUT_MAX);
+        let mut timeout = ack_timeout();
         // SAFETY: a live id and one byte that is copied.
         let set = check(unsafe {
             rdma_set_option(
@@ -264,6 +262,12 @@ impl Cm {
             }
         }
     }
+}
+
+/// The local ACK timeout on this machine, as verbs write it: times are powers of two.
+pub(super) fn ack_timeout() -> u8 {
+    let slowness = Duration::from_secs(1).scaled().as_secs().max(1).ilog2() as u8;
+    ACK_TIMEOUT.saturating_add(slowness).min(ACK_TIMEOUT_MAX)
 }
 
 fn take(channel: &Channel) -> io::Result<Event> {

@@ -127,7 +127,8 @@ impl Drop for Core {
     }
 }
 
-struct Ringing(Arc<CompletionChannel>);
+/// A channel as something that tokio can wait on.
+pub(super) struct Ringing(pub(super) Arc<CompletionChannel>);
 
 impl AsRawFd for Ringing {
     fn as_raw_fd(&self) -> RawFd {

@@ -31,7 +31,7 @@ const CONNECTION_BYTES: usize = ((RECEIVE_SLOTS + SEND_SLOTS) * SLOT_BYTES).next
 const CONNECTIONS_A_CHUNK: usize = 8;
 /// Outstanding READs of one connection, each way, at most.
 const READS_MAX: i32 = 16;
-const SYSFS: &str = "/sys/class/infiniband";
+pub(super) const SYSFS: &str = "/sys/class/infiniband";
 
 /// Whether this machine has a device at all; else the reason, in one line.
 pub(crate) fn available() -> Result<(), Unavailable> {
@@ -84,7 +84,7 @@ impl Devices {
 }
 
 /// Contexts of all devices that connection management can use.
-fn contexts() -> io::Result<Vec<Context>> {
+pub(super) fn contexts() -> io::Result<Vec<Context>> {
     let mut count = 0;
     // SAFETY: the list is read up to its count and freed once; the contexts in it stay open for ever.
     unsafe {

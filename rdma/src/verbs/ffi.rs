@@ -14,7 +14,7 @@ use rdma_sys::{
 };
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
-use std::mem::zeroed;
+use std::mem::{ManuallyDrop, zeroed};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
@@ -123,6 +123,8 @@ fn report(what: &str, result: io::Result<()>) {
 pub(super) enum Access {
     /// The device may use it in our own operations, and windows may be bound to it.
     LocalAndWindows,
+    /// The device may use it in our own operations, and nothing else.
+    Local,
     /// As above, and any queue pair of the domain may write.
     RemoteWrite,
     /// As above, and any queue pair of the domain may read.
@@ -138,6 +140,7 @@ impl Access {
         let local = ibv_access_flags::IBV_ACCESS_LOCAL_WRITE;
         let flags = match self {
             Self::LocalAndWindows => local | ibv_access_flags::IBV_ACCESS_MW_BIND,
+            Self::Local => local,
             Self::RemoteWrite => local | ibv_access_flags::IBV_ACCESS_REMOTE_WRITE,
             Self::RemoteRead => local | ibv_access_flags::IBV_ACCESS_REMOTE_READ,
             Self::LocalReadAndWindows => ibv_access_flags::IBV_ACCESS_MW_BIND,
@@ -193,6 +196,20 @@ impl Region {
 
     pub(super) fn is_of(&self, domain: &Arc<ProtectionDomain>) -> bool {
         Arc::ptr_eq(&self.domain, domain)
+    }
+
+    /// When it succeeds, no access to the memory is in progress or succeeds any more.
+    pub(super) fn deregister(self) -> Result<(), (Self, io::Error)> {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: registered by us, and deregistered once: this value is not dropped if that succeeds.
+        match check(unsafe { ibv_dereg_mr(this.region.as_ptr()) }) {
+            Ok(()) => {
+                // SAFETY: the field is read once, and the value it came from is never used again.
+                drop(unsafe { std::ptr::read(&raw const this.domain) });
+                Ok(())
+            }
+            Err(error) => Err((ManuallyDrop::into_inner(this), error)),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod cm;
 mod completion;
 mod device;
 mod ffi;
+pub(crate) mod foreign;
 mod host;
 mod inbound;
 mod life;

@@ -98,27 +98,8 @@ impl DeviceQueuePair {
     pub(super) fn post(&self, requests: &[Request]) -> Result<(), usize> {
         let handle = self.0.read();
         let Some(handle) = handle.as_ref() else { return Err(0) };
-        let mut pieces: Vec<ibv_sge> = requests.iter().map(piece).collect();
-        let mut chain: Vec<ibv_send_wr> = Vec::with_capacity(requests.len());
-        for (request, piece) in requests.iter().zip(&mut pieces) {
-            // SAFETY: the opening's window and region live until the request is settled (`window`).
-            chain.push(unsafe { encode(request, piece) });
-        }
-        let first = chain.as_mut_ptr();
-        for i in 1..chain.len() {
-            // SAFETY: both are inside the vector, which does not grow any more.
-            unsafe { (*first.add(i - 1)).next = first.add(i) };
-        }
-        let mut bad = null_mut();
-        // SAFETY: a live queue pair and a well-formed chain. The memory that it names is owned by the pending operations and
-        // the connection's slots until their completions.
-        let code = unsafe { ibv_post_send(handle.pair.as_ptr(), first, &raw mut bad) };
-        if code == 0 {
-            return Ok(());
-        }
-        tracing::warn!(error = %io::Error::from_raw_os_error(code), "the device refused a work request");
-        // SAFETY: `bad` points into the chain when a post has failed.
-        Err(if bad.is_null() { 0 } else { unsafe { bad.offset_from(first) }.max(0) as usize })
+        // SAFETY: a live queue pair; the memory is owned by the pending operations and the connection's slots until their completions.
+        unsafe { post(handle.pair, requests) }
     }
 
     /// Posts a receive into a slot.
@@ -148,14 +129,8 @@ impl DeviceQueuePair {
     pub(super) fn fail(&self) {
         let handle = self.0.read();
         let Some(handle) = handle.as_ref() else { return };
-        // SAFETY: a plain structure of numbers.
-        let mut state = unsafe { zeroed::<ibv_qp_attr>() };
-        state.qp_state = ibv_qp_state::IBV_QPS_ERR;
-        let mask = ibv_qp_attr_mask::IBV_QP_STATE.0 as i32;
-        // SAFETY: a live queue pair and a structure of the right type.
-        if let Err(error) = check(unsafe { ibv_modify_qp(handle.pair.as_ptr(), &raw mut state, mask) }) {
-            tracing::debug!(%error, "cannot move a queue pair to its error state");
-        }
+        // SAFETY: a live queue pair.
+        unsafe { enter_error(handle.pair) }
     }
 
     /// When it returns, the device touches nothing for it any more. A second time does nothing.
@@ -164,6 +139,48 @@ impl DeviceQueuePair {
             // SAFETY: the id lives, and its queue pair is destroyed only here.
             unsafe { rdma_destroy_qp(handle.id.as_ptr()) }
         }
+    }
+}
+
+/// Posts requests in order. The error tells how many were posted.
+///
+/// # Safety
+/// The queue pair lives, and so does the memory that the requests name, until they have completed or it is destroyed.
+pub(super) unsafe fn post(pair: NonNull<ibv_qp>, requests: &[Request]) -> Result<(), usize> {
+    let mut pieces: Vec<ibv_sge> = requests.iter().map(piece).collect();
+    let mut chain: Vec<ibv_send_wr> = Vec::with_capacity(requests.len());
+    for (request, piece) in requests.iter().zip(&mut pieces) {
+        // SAFETY: the opening's window and region live until the request is settled (`window`).
+        chain.push(unsafe { encode(request, piece) });
+    }
+    let first = chain.as_mut_ptr();
+    for i in 1..chain.len() {
+        // SAFETY: both are inside the vector, which does not grow any more.
+        unsafe { (*first.add(i - 1)).next = first.add(i) };
+    }
+    let mut bad = null_mut();
+    // SAFETY: a live queue pair and a well-formed chain, of memory that the caller vouches for.
+    let code = unsafe { ibv_post_send(pair.as_ptr(), first, &raw mut bad) };
+    if code == 0 {
+        return Ok(());
+    }
+    tracing::warn!(error = %io::Error::from_raw_os_error(code), "the device refused a work request");
+    // SAFETY: `bad` points into the chain when a post has failed.
+    Err(if bad.is_null() { 0 } else { unsafe { bad.offset_from(first) }.max(0) as usize })
+}
+
+/// From here on nothing begins; what is outstanding is flushed.
+///
+/// # Safety
+/// The queue pair lives.
+pub(super) unsafe fn enter_error(pair: NonNull<ibv_qp>) {
+    // SAFETY: a plain structure of numbers.
+    let mut state = unsafe { zeroed::<ibv_qp_attr>() };
+    state.qp_state = ibv_qp_state::IBV_QPS_ERR;
+    let mask = ibv_qp_attr_mask::IBV_QP_STATE.0 as i32;
+    // SAFETY: a live queue pair and a structure of the right type.
+    if let Err(error) = check(unsafe { ibv_modify_qp(pair.as_ptr(), &raw mut state, mask) }) {
+        tracing::debug!(%error, "cannot move a queue pair to its error state");
     }
 }
 

@@ -158,6 +158,11 @@ impl SigningKey {
         Self(key)
     }
 
+    /// The HMAC of a text under it: SigV4's signature of a string to sign.
+    pub fn sign(&self, text: &[u8]) -> [u8; 32] {
+        hmac(&self.0, text)
+    }
+
     #[cfg(test)]
     pub(super) fn expose(&self) -> [u8; 32] {
         self.0

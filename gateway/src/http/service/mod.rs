@@ -6,6 +6,7 @@ mod forms;
 mod listings;
 mod objects;
 mod reads;
+pub mod tokens;
 mod uploads;
 
 use super::auth::bucket_name;
@@ -16,6 +17,7 @@ use super::proof::{Rules, SigV2};
 use crate::ops::Backend;
 use crate::ops::copy::Copies;
 use crate::ops::requester::{Requester, Wants};
+use crate::rdma::token::Tokens;
 use hyper::body::Incoming;
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
@@ -46,13 +48,14 @@ pub struct Front<B> {
     region: Arc<str>,
     sigv2: SigV2,
     copies: Copies,
+    tokens: Arc<Tokens>,
 }
 
 impl<B: Backend> Front<B> {
     /// Over a backend.
-    pub fn new(backend: B, rules: &Rules) -> Self {
+    pub fn new(backend: B, rules: &Rules, tokens: Arc<Tokens>) -> Self {
         let copies = Copies::new(backend.memory_bytes());
-        Self { backend, region: rules.region.as_str().into(), sigv2: rules.sigv2, copies }
+        Self { backend, region: rules.region.as_str().into(), sigv2: rules.sigv2, copies, tokens }
     }
 }
 

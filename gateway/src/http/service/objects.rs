@@ -5,7 +5,7 @@ use super::super::errors::{self, Refusal, s3};
 use super::super::expect::Expected;
 use super::super::headers;
 use super::super::translate::{self, Sums, etag, timestamp};
-use super::{DEFAULT_KIND, Front, header, open, requester, wants, write_error};
+use super::{DEFAULT_KIND, Front, header, requester, wants};
 use crate::ops::copy::{Origin, Target};
 use crate::ops::{Backend, delete};
 use crate::transfer::{Destination, Wanted};
@@ -32,9 +32,7 @@ impl<B: Backend> Front<B> {
             precondition: precondition(&request.input)?,
         };
         let kept = if chose_checksum(&request.headers) { &[][..] } else { &[DEFAULT_KIND] };
-        let (mut source, has_signed_chunks) = open(&request, kept)?;
-        let stored = self.backend.put(&wants, to, &mut source).await;
-        let stored = stored.map_err(|error| write_error(error, has_signed_chunks))?;
+        let (stored, headers) = self.store(&request, &wants, to, kept).await?;
         let sums = Sums::new(&stored.summary.checksums);
         let output = PutObjectOutput {
             e_tag: Some(etag(stored.summary.etag)),
@@ -46,7 +44,7 @@ impl<B: Backend> Front<B> {
             checksum_type: sums.of,
             ..PutObjectOutput::default()
         };
-        Ok(S3Response::with_headers(output, headers::transport(stored.transports)))
+        Ok(S3Response::with_headers(output, headers))
     }
 
     pub(super) async fn on_delete_object(

@@ -5,6 +5,7 @@ use super::super::handler::Partial;
 use super::super::headers::{Answer, transport};
 use super::super::text::Query;
 use super::super::translate;
+use super::tokens::Carrier;
 use super::{Front, header, wants};
 use crate::ops::Backend;
 use crate::ops::conditions::{Conditions, resolve};
@@ -63,8 +64,9 @@ impl<B: Backend> Front<B> {
             input.if_unmodified_since.clone(),
         );
         let asked = asked(&request, input.range, input.part_number, conditions)?;
+        let carrier = self.outgoing_carrier(&request.headers)?;
         let (wanted, reading) = opened(asked.get(&self.backend, &wants, &key).await.map_err(s3)?)?;
-        let Reading { manifest, parts, range, transports, body } = reading;
+        let Reading { manifest, parts, range, transports, mut body } = reading;
         let answer = Answer {
             manifest: &manifest,
             parts: input.part_number.and(parts),
@@ -77,7 +79,20 @@ impl<B: Backend> Front<B> {
         // The library sets 206 by this field; its value is that of ours.
         let content_range =
             headers.get("content-range").and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let blob = if range.0 == range.1 { StreamingBlob::from(Body::empty()) } else { begun(body).await? };
+        let blob = match carrier {
+            Carrier::Rdma(token) => {
+                let answer = (&mut headers, content_range.is_some(), range.1 - range.0, transports);
+                self.deliver(&request, &token, &mut body, answer).await?;
+                StreamingBlob::from(Body::empty())
+            }
+            Carrier::Http | Carrier::Declined(_) => {
+                if let Carrier::Declined(reason) = carrier {
+                    self.declined(&mut headers, &reason);
+                }
+                let is_empty = range.0 == range.1;
+                if is_empty { StreamingBlob::from(Body::empty()) } else { begun(body).await? }
+            }
+        };
         let output = GetObjectOutput { body: Some(blob), content_range, ..GetObjectOutput::default() };
         Ok(S3Response::with_headers(output, headers))
     }

@@ -5,7 +5,7 @@ use super::super::expect::Expected;
 use super::super::headers;
 use super::super::translate::{self, Sums, algorithm, announced, checksum_type, etag, timestamp};
 use super::objects::origin;
-use super::{Front, open, wants, write_error};
+use super::{Front, wants};
 use crate::ops::conditions::parse_etag;
 use crate::ops::copy::{Origin, Target};
 use crate::ops::requester::Wants;
@@ -60,9 +60,8 @@ impl<B: Backend> Front<B> {
         let view = self.upload(&wants, &key, upload).await?;
         let chosen = Expected::of(&request.headers).map_err(s3)?.kind();
         let kind = upload::kept_kind(&view, chosen).map_err(s3)?;
-        let (mut source, has_signed_chunks) = open(&request, &[kind])?;
-        let stored = self.backend.put(&wants, Destination::Part { key, upload, number }, &mut source).await;
-        let stored = stored.map_err(|error| write_error(error, has_signed_chunks))?;
+        let to = Destination::Part { key, upload, number };
+        let (stored, headers) = self.store(&request, &wants, to, &[kind]).await?;
         let sums = Sums::new(&stored.summary.checksums);
         let output = UploadPartOutput {
             e_tag: Some(etag(stored.summary.etag)),
@@ -73,7 +72,7 @@ impl<B: Backend> Front<B> {
             checksum_sha256: sums.sha256,
             ..UploadPartOutput::default()
         };
-        Ok(S3Response::with_headers(output, headers::transport(stored.transports)))
+        Ok(S3Response::with_headers(output, headers))
     }
 
     async fn upload(&self, wants: &Wants, key: &ObjectKey, upload: UploadId) -> S3Result<UploadView> {
