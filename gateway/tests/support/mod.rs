@@ -19,6 +19,7 @@ pub const BOB: (&str, &str) = ("BOB", "bob-secret-key");
 pub struct World {
     pub model: Model,
     pub address: SocketAddr,
+    #[allow(dead_code, reason = "each test binary uses its part")]
     pub tokens: Arc<Tokens>,
     stop: oneshot::Sender<()>,
     running: JoinHandle<()>,
