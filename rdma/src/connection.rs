@@ -10,7 +10,7 @@ use crate::shm::ShmLink;
 use crate::tcp::TcpLink;
 #[cfg(feature = "verbs")]
 use crate::verbs::VerbsLink;
-use crate::{Buffer, ConnectionError, Frozen, GrantError, OperationError, Provider, Remote};
+use crate::{Buffer, ConnectionError, Frozen, GrantError, NotGranted, OperationError, Provider, Remote};
 use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
@@ -48,16 +48,16 @@ impl Connection {
         Self { handle: Arc::new(Handle { link, _domain: domain }) }
     }
 
-    /// The peer may WRITE to exactly this range of the buffer, over this connection.
+    /// The peer may WRITE to exactly this range of the buffer, over this connection. What is not granted comes back.
     pub fn grant_write(
         &self,
         buffer: Buffer,
         range: Range<usize>,
         expires: Duration,
-    ) -> Result<Grant<Open>, GrantError> {
+    ) -> Result<Grant<Open>, NotGranted> {
         let pair = self.pair();
         if !pair.pool.owns(&buffer) {
-            return Err(GrantError::OtherDomain);
+            return Err(NotGranted { error: GrantError::OtherDomain, buffer });
         }
         let link = &self.handle.link;
         let granted = grant_write(&pair.grants, buffer, range, expires, link.keys())?;

@@ -1,6 +1,6 @@
 //! What can go wrong, one enum for each thing one can ask of the fabric. Each says whether asking again can help.
 
-use crate::{HandshakeError, Provider, Unavailable};
+use crate::{Buffer, HandshakeError, Provider, Unavailable};
 use std::io;
 use thiserror::Error;
 
@@ -114,6 +114,23 @@ impl GrantError {
     /// Whether the same call can succeed later.
     pub fn is_retryable(self) -> bool {
         matches!(self, Self::TooMany | Self::NoResources)
+    }
+}
+
+/// Memory that could not be granted for writing, given back to whoever wanted to grant it.
+#[derive(Debug, Error)]
+#[error("{error}")]
+pub struct NotGranted {
+    /// Why.
+    pub error: GrantError,
+    /// The memory, as it was.
+    pub buffer: Buffer,
+}
+
+impl NotGranted {
+    /// Whether the same call can succeed later.
+    pub fn is_retryable(&self) -> bool {
+        self.error.is_retryable()
     }
 }
 

@@ -42,7 +42,7 @@ pub use domain::Domain;
 pub use endpoint::{Endpoint, EndpointError, Provider, Unavailable};
 pub use engine::grants::{Grant, Open, ReadGrant, Sealed};
 pub use error::{
-    AcceptError, ConnectError, ConnectionError, GrantError, LeaseError, ListenError, OpenError,
+    AcceptError, ConnectError, ConnectionError, GrantError, LeaseError, ListenError, NotGranted, OpenError,
     OperationError,
 };
 pub use handshake::HandshakeError;

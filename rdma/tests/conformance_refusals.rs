@@ -55,7 +55,7 @@ impl Victim {
             assert!(end.recv().await.is_err());
         }
         let refused = self.server.grant_write(fabric.server.pool().try_lease(1).unwrap(), 0..1, LONG);
-        assert_eq!(refused.err(), Some(GrantError::Disconnected));
+        assert_eq!(refused.err().map(|refused| refused.error), Some(GrantError::Disconnected));
     }
 }
 
@@ -278,7 +278,9 @@ async fn local_mistakes_post_nothing(provider: Provider) {
     let short = fabric.client.pool().try_lease(99).unwrap();
     assert_eq!(client.read(short, grant.remote()).await.err(), Some(OperationError::LocalProtection));
     let foreign_buffer = fabric.client.pool().try_lease(10).unwrap();
-    assert_eq!(server.grant_write(foreign_buffer, 0..10, LONG).err(), Some(GrantError::OtherDomain));
+    let refused = server.grant_write(foreign_buffer, 0..10, LONG).err().unwrap();
+    assert_eq!(refused.error, GrantError::OtherDomain);
+    assert!(client.grant_write(refused.buffer, 0..10, LONG).is_ok(), "it came back");
     assert_eq!(client.grant_read(foreign, 0..10, LONG).err(), Some(GrantError::OtherDomain));
     client.send(Bytes::from_static(b"alive")).await.unwrap();
     assert!(client.is_connected() && server.is_connected());

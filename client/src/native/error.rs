@@ -1,7 +1,7 @@
 //! Why a call failed, and what is known of its outcome.
 
 use crate::ClientError;
-use tenfour_rdma::{ConnectError, LeaseError};
+use tenfour_rdma::{ConnectError, GrantError, LeaseError};
 use tenfour_types::native::{Refusal, Retry};
 use thiserror::Error;
 
@@ -37,6 +37,9 @@ pub enum Error {
     /// No registered memory.
     #[error(transparent)]
     Memory(#[from] LeaseError),
+    /// Memory cannot be granted to the gateway now.
+    #[error("memory cannot be granted to the gateway: {0}")]
+    Grant(GrantError),
     /// A buffer of another client's memory, or an object too large for one call.
     #[error("{0}")]
     Buffer(&'static str),
@@ -52,6 +55,7 @@ impl Error {
             Self::Connect(error) => error.is_retryable(),
             Self::Refused(refusal) => refusal.retry != Retry::Never,
             Self::Memory(error) => error.is_retryable(),
+            Self::Grant(error) => error.is_retryable(),
             Self::Broken | Self::OutcomeUnknown | Self::Corrupt => true,
             Self::Http(error) => matches!(error, ClientError::Connection(_) | ClientError::TimedOut),
             Self::Config(_) | Self::Untrusted(_) | Self::NotModified | Self::Buffer(_) => false,
@@ -92,6 +96,18 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let may_have_happened = refusal.retry == Retry::OutcomeUnknown;
         Self { error: Error::Refused(refusal), may_have_happened }
+    }
+}
+
+impl From<GrantError> for Failure {
+    fn from(error: GrantError) -> Self {
+        match error {
+            GrantError::Disconnected => Self::broken(false),
+            GrantError::OtherDomain => {
+                Self::before(Error::Buffer("the buffer is of another client's memory"))
+            }
+            error => Self::before(Error::Grant(error)),
+        }
     }
 }
 

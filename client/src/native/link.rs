@@ -53,6 +53,28 @@ pub(super) struct Held {
     pub(super) from: Vec<ReadGrant>,
 }
 
+impl Held {
+    /// What a GET was to be written to. Nobody writes to it any more.
+    pub(super) async fn into_buffer(self) -> Option<Buffer> {
+        match self.into {
+            Some(grant) => Some(grant.seal().await.into_buffer()),
+            None => None,
+        }
+    }
+}
+
+/// A request that nobody heard of, and what was granted for it.
+pub(super) struct NotBegun {
+    pub(super) failure: Failure,
+    pub(super) held: Held,
+}
+
+impl From<NotBegun> for Failure {
+    fn from(not_begun: NotBegun) -> Self {
+        not_begun.failure
+    }
+}
+
 pub(super) struct Pending {
     /// At most 4 chunks, 16 messages of a listing and one answer wait in it: the protocol bounds what the gateway may say.
     pub(super) events: mpsc::UnboundedSender<Event>,
@@ -185,13 +207,14 @@ impl Link {
     }
 
     /// A request in the table of those that are not answered. It is not on its way yet.
-    pub(super) async fn begin(self: &Arc<Self>, held: Held) -> Result<Call, Failure> {
-        let place = self.places.clone().acquire_owned().await.map_err(|_| Failure::broken(false))?;
+    pub(super) async fn begin(self: &Arc<Self>, held: Held) -> Result<Call, NotBegun> {
+        let place = self.places.clone().acquire_owned().await;
         let (events, received) = mpsc::unbounded_channel();
         let mut state = self.core.state();
-        if state.dead {
-            return Err(Failure::broken(false));
-        }
+        let place = match place {
+            Ok(place) if !state.dead => place,
+            _ => return Err(NotBegun { failure: Failure::broken(false), held }),
+        };
         let id = loop {
             state.last_id = state.last_id.wrapping_add(1);
             if !state.pending.contains_key(&state.last_id) {
@@ -204,12 +227,9 @@ impl Link {
     }
 
     /// A slot for a small PUT, if there is one now.
-    pub(super) fn take_slot(&self) -> Option<Slot> {
-        self.core.state().slots.pop()
-    }
-
-    pub(super) fn give_slot_back(&self, slot: Slot) {
-        self.core.state().slots.push(slot);
+    pub(super) fn take_slot(&self) -> Option<TakenSlot<'_>> {
+        let slot = self.core.state().slots.pop()?;
+        Some(TakenSlot { core: &self.core, slot, is_written: false })
     }
 
     async fn send(&self, message: &ToGateway) -> Result<(), OperationError> {
@@ -239,12 +259,12 @@ impl Link {
     async fn write_slot(
         &self,
         mut into: Buffer,
-        slot: Slot,
+        mut taken: TakenSlot<'_>,
         message: &[u8],
         content: &[u8],
     ) -> Result<(), OperationError> {
         let begin = slot_body_offset(message.len());
-        let bytes = into.len();
+        let (bytes, slot) = (into.len(), taken.slot);
         let to = u32::try_from(bytes).ok().and_then(|bytes| slot.remote.sub(0, bytes));
         let to = to.filter(|_| bytes == begin + content.len()).ok_or(OperationError::LocalProtection)?;
         let mut place = |range: std::ops::Range<usize>, from: &[u8]| {
@@ -262,7 +282,24 @@ impl Link {
         }
         self.core.connection.post_write(into.freeze(), to, Some(u32::from(slot.index))).await?;
         sealer.sent();
+        taken.is_written = true;
         Ok(())
+    }
+}
+
+/// A slot that one request is to be written to. If it is not, whatever the reason, the next one may use it: the gateway grants a slot
+/// anew only after it was written.
+pub(super) struct TakenSlot<'a> {
+    core: &'a Core,
+    slot: Slot,
+    is_written: bool,
+}
+
+impl Drop for TakenSlot<'_> {
+    fn drop(&mut self) {
+        if !self.is_written {
+            self.core.state().slots.push(self.slot);
+        }
     }
 }
 
@@ -287,7 +324,7 @@ impl Call {
     pub(super) async fn send_in_slot(
         &mut self,
         into: Buffer,
-        slot: Slot,
+        slot: TakenSlot<'_>,
         message: &[u8],
         content: &[u8],
     ) -> Result<(), Failure> {
@@ -295,6 +332,19 @@ impl Call {
         written.map_err(|error| self.not_sent(error))?;
         self.sent = true;
         Ok(())
+    }
+
+    /// What was granted for a request that was not sent: nobody will use it.
+    pub(super) async fn take_back(mut self) -> Held {
+        let pending = self.link.core.state().pending.remove(&self.id);
+        match pending {
+            Some(pending) => pending.held,
+            // The connection has ended: the receiving side hands over what it found in the table.
+            None => match self.events.recv().await {
+                Some(Event::Broken(held)) => held,
+                _ => Held::default(),
+            },
+        }
     }
 
     /// Sends what follows the request.
@@ -381,3 +431,7 @@ fn frame(sealer: &Sealer, message: &[u8]) -> Result<Bytes, OperationError> {
 fn nonce() -> [u8; 32] {
     rand::random()
 }
+
+#[cfg(test)]
+#[path = "link_tests.rs"]
+mod tests;

@@ -2,11 +2,11 @@
 
 use super::config::GetOptions;
 use super::error::{Error, Failure};
-use super::link::{GRANT_EXPIRES, Held, Link, Reply};
+use super::link::{GRANT_EXPIRES, Held, Link, NotBegun, Reply};
 use super::retry::{Again, Tries};
 use super::{Client, Route};
 use std::sync::Arc;
-use tenfour_rdma::{Buffer, GrantError};
+use tenfour_rdma::Buffer;
 use tenfour_types::native::{Answer, ObjectInfo, Operation, Precondition, Read, Request};
 use tenfour_types::{Checksum, ETag};
 
@@ -114,22 +114,16 @@ impl Client {
         }
         let grant = match link.core.connection.grant_write(into, 0..bytes, GRANT_EXPIRES) {
             Ok(grant) => grant,
-            Err(GrantError::Disconnected) => return (None, Err(Failure::broken(false))),
-            Err(_) => {
-                return (
-                    None,
-                    Err(Failure::before(Error::Buffer("the buffer is of another client's memory"))),
-                );
-            }
+            Err(refused) => return (Some(refused.buffer), Err(refused.error.into())),
         };
         let operation = Operation::Get { read: options.into(), into: (bytes > 0).then(|| grant.remote()) };
         let held = Held { into: Some(grant), from: Vec::new() };
         let mut call = match link.begin(held).await {
             Ok(call) => call,
-            Err(failure) => return (None, Err(failure)),
+            Err(NotBegun { failure, held }) => return (held.into_buffer().await, Err(failure)),
         };
         if let Err(failure) = call.send(request(bucket, key, operation)).await {
-            return (None, Err(failure));
+            return (call.take_back().await.into_buffer().await, Err(failure));
         }
         match call.reply(self.config().answer_deadline).await {
             Ok(Reply { fabric, result, held }) => {
@@ -140,13 +134,7 @@ impl Client {
                 let got = result.map_err(Failure::from).and_then(|answer| got(answer, &buffer, served));
                 (Some(buffer), got)
             }
-            Err(held) => {
-                let buffer = match held.into {
-                    Some(grant) => Some(grant.seal().await.into_buffer()),
-                    None => None,
-                };
-                (buffer, Err(Failure::broken(false)))
-            }
+            Err(held) => (held.into_buffer().await, Err(Failure::broken(false))),
         }
     }
 

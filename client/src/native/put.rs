@@ -7,7 +7,7 @@ use super::objects::{Served, Stored, request, unexpected};
 use super::retry::{Again, Tries};
 use super::{Client, Route};
 use std::sync::Arc;
-use tenfour_rdma::{Frozen, GrantError};
+use tenfour_rdma::Frozen;
 use tenfour_types::Wire as _;
 use tenfour_types::limits::PUT_BYTES_MAX;
 use tenfour_types::native::{
@@ -65,14 +65,21 @@ impl Client {
             return Err(Error::Buffer("one PUT stores at most 5 GiB: upload parts"));
         }
         let digest = *blake3::hash(body).as_bytes();
-        let call = async |route: Route<'_>| match route {
-            Route::Http(http) => http.put(target, bucket, key, body, options).await,
-            Route::Rdma(link) => {
-                let putting = Putting { client: self, link, target, bucket, key, body, options, digest };
-                putting.run().await
+        // Not by `again`: of a future with an async closure in it that borrows so much the compiler does not see that it is `Send`.
+        loop {
+            let stored = match self.route().await {
+                Ok(Route::Http(http)) => http.put(target, bucket, key, body, options).await,
+                Ok(Route::Rdma(link)) => {
+                    let putting = Putting { client: self, link, target, bucket, key, body, options, digest };
+                    putting.run().await
+                }
+                Err(failure) => Err(failure),
+            };
+            match stored {
+                Ok(stored) => return Ok(stored),
+                Err(failure) => tries.after(failure).await?,
             }
-        };
-        self.again(tries, call).await
+        }
     }
 }
 
@@ -137,11 +144,7 @@ impl Putting<'_> {
         }
         let Some(buffer) = self.client.inner.domain.pool().try_lease(bytes) else { return Ok(None) };
         let Some(slot) = self.link.take_slot() else { return Ok(None) };
-        if let Err(failure) = call.send_in_slot(buffer, slot, &message, self.body).await {
-            // Nothing was written: another call may use it.
-            self.link.give_slot_back(slot);
-            return Err(failure);
-        }
+        call.send_in_slot(buffer, slot, &message, self.body).await?;
         self.answered(&mut call).await.map(Some)
     }
 
@@ -151,10 +154,7 @@ impl Putting<'_> {
         for begin in (0..self.body.len()).step_by(RANGE_BYTES_MAX) {
             let range = begin..self.body.len().min(begin + RANGE_BYTES_MAX);
             let grant = self.link.core.connection.grant_read(self.body.clone(), range, GRANT_EXPIRES);
-            let grant = grant.map_err(|error| match error {
-                GrantError::Disconnected => Failure::broken(false),
-                _ => Failure::before(Error::Buffer("the buffer is of another client's memory")),
-            })?;
+            let grant = grant.map_err(Failure::from)?;
             ranges.push(grant.remote());
             held.from.push(grant);
         }

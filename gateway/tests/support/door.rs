@@ -10,18 +10,20 @@ use tenfour_rdma::{
     ClusterKey, ConnectError, ConnectOptions, Connection, Domain, DomainConfig, Endpoint, Frozen, Provider,
     Received,
 };
-use tenfour_types::Wire as _;
 use tenfour_types::native::login::{Secrets, SigningKey, carrier_code, date_of};
 use tenfour_types::native::{
     Greeting, Login, LoginAnswer, OPEN_DOOR_KEY_IS_PUBLIC, Opener, Refusal, Request, Sealer, ToClient,
     ToGateway, Welcome,
 };
+use tenfour_types::{TimeScale, Wire as _};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub struct Door {
     pub shm: Endpoint,
     pub tcp: Endpoint,
+    /// In the virtual machine.
+    pub verbs: Option<Endpoint>,
     pub status: DoorStatus,
     _folder: tempfile::TempDir,
     stop: oneshot::Sender<()>,
@@ -30,22 +32,30 @@ pub struct Door {
 
 impl Door {
     pub async fn open<B: Backend>(backend: B, change: impl FnOnce(&mut RdmaConfig)) -> Self {
+        scale_times();
         let folder = tempfile::tempdir().unwrap();
         let shm = Endpoint::Shm(folder.path().join("s3.sock"));
-        let mut config =
-            RdmaConfig::new(vec![shm.into(), "tcp:127.0.0.1:0".parse::<Endpoint>().unwrap().into()]);
+        let tcp: Endpoint = "tcp:127.0.0.1:0".parse().unwrap();
+        let listen = [Some(shm), Some(tcp), device()].into_iter().flatten();
+        let mut config = RdmaConfig::new(listen.map(Into::into).collect());
         change(&mut config);
         let server = RdmaServer::bind(backend, config).await.unwrap();
-        let [shm, tcp] = server.endpoints().try_into().unwrap();
+        let mut endpoints = server.endpoints().into_iter();
+        let [shm, tcp] = [(); 2].map(|()| endpoints.next().unwrap());
+        let verbs = endpoints.next();
         let (status, (stop, stopped)) = (server.status(), oneshot::channel::<()>());
         let running = tokio::spawn(server.run(async move {
             let _ = stopped.await;
         }));
-        Self { shm, tcp, status, _folder: folder, stop, running }
+        Self { shm, tcp, verbs, status, _folder: folder, stop, running }
     }
 
     pub fn at(&self, provider: Provider) -> Endpoint {
-        if provider == Provider::Shm { self.shm.clone() } else { self.tcp.clone() }
+        match provider {
+            Provider::Shm => self.shm.clone(),
+            Provider::Tcp => self.tcp.clone(),
+            Provider::Verbs => self.verbs.clone().expect("a device: run this in tools/with-rxe"),
+        }
     }
 
     pub async fn client(&self, provider: Provider, user: (&str, &str)) -> Client {
@@ -72,10 +82,29 @@ impl Door {
     }
 }
 
+/// Times are longer in the virtual machine, which is emulated.
+pub fn scale_times() {
+    if std::env::var_os("RXE_GUEST").is_some() {
+        TimeScale::try_from(10.0).unwrap().set_for_process();
+    }
+}
+
+/// Where the virtual machine has an address of its device.
+fn device() -> Option<Endpoint> {
+    let addresses = std::env::var("RXE_IPS").ok()?;
+    Provider::Verbs.available().ok()?;
+    Some(format!("verbs:{}:0", addresses.split(' ').next()?).parse().unwrap())
+}
+
+/// A time of the tests themselves, longer there too.
+pub fn slow(time: Duration) -> Duration {
+    if std::env::var_os("RXE_GUEST").is_some() { time * 10 } else { time }
+}
+
 pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what}: not within 20 s");
+        assert!(begun.elapsed() < slow(Duration::from_secs(20)), "{what}: not within 20 s");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -111,7 +140,7 @@ pub async fn knock(domain: &Domain, at: &Endpoint) -> (Connection, Greeting, Gre
                 return (connection, ours, theirs);
             }
             Err(ConnectError::Rejected | ConnectError::TooMany)
-                if begun.elapsed() < Duration::from_secs(20) =>
+                if begun.elapsed() < slow(Duration::from_secs(20)) =>
             {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -205,7 +234,7 @@ impl Raw {
 
     /// The gateway hangs up without another word to this session.
     pub async fn is_shown_out(&mut self) {
-        let ended = tokio::time::timeout(Duration::from_secs(5), self.connection.closed()).await;
+        let ended = tokio::time::timeout(slow(Duration::from_secs(5)), self.connection.closed()).await;
         assert!(ended.is_ok(), "the connection still stands");
     }
 

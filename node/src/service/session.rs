@@ -194,7 +194,8 @@ impl Session {
         if let Some(head) = buffer.get_mut(..TABLE_OFFSET) {
             head.fill(0);
         }
-        Ok(self.connection.grant_write(buffer, 0..RECORD_BYTES_MAX, SLOT_EXPIRES)?)
+        let granted = self.connection.grant_write(buffer, 0..RECORD_BYTES_MAX, SLOT_EXPIRES);
+        Ok(granted.map_err(|refused| refused.error)?)
     }
 
     /// A record is in a slot: revoke, verify, hand over.

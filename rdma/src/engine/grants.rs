@@ -13,7 +13,7 @@
 use super::guard::{DeviceGuard, Guard};
 use crate::config::GRANTS_MAX;
 use crate::memory::{Buffer, Frozen};
-use crate::{GrantError, OperationError, Remote};
+use crate::{GrantError, NotGranted, OperationError, Remote};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -52,6 +52,14 @@ struct Entry {
     memory: Memory,
 }
 
+impl Entry {
+    /// The memory, once the device refuses the key. Not to be called with the table locked: that may wait for the device.
+    fn taken_back(self) -> Memory {
+        self.guard.iter().for_each(Guard::end);
+        self.memory
+    }
+}
+
 /// What a peer names a grant by.
 pub(crate) enum Key {
     /// Chosen here: the engine of this process checks it.
@@ -85,6 +93,7 @@ enum Owner {
 }
 
 impl GrantTable {
+    /// What is not granted comes back, after the device has let go of it.
     fn insert(
         self: &Arc<Self>,
         memory: Memory,
@@ -92,32 +101,32 @@ impl GrantTable {
         bytes: u32,
         expires: Duration,
         key: Key,
-    ) -> Result<Handle, GrantError> {
+    ) -> Result<Handle, (GrantError, Memory)> {
         let expires = Instant::now() + expires.min(EXPIRES_MAX);
         let (given, guard) = match key {
             Key::Random => (None, None),
             Key::Device(key, guard) => (Some(key), Some(Guard::new(guard))),
         };
-        let mut entry = Entry { address, bytes, expires, guard, memory };
+        let entry = Entry { address, bytes, expires, guard, memory };
         let mut state = self.state.lock();
-        if state.closed {
-            return Err(GrantError::Disconnected);
-        }
-        if state.entries.len() >= GRANTS_MAX {
-            return Err(GrantError::TooMany);
-        }
-        loop {
-            let key = given.unwrap_or_else(rand::random::<u64>);
-            match state.entries.entry(key) {
-                Slot::Vacant(slot) => {
-                    slot.insert(entry);
-                    return Ok(Handle { table: self.clone(), remote: Remote { address, bytes, key } });
+        let error = match (state.closed, state.entries.len()) {
+            (true, _) => GrantError::Disconnected,
+            (false, GRANTS_MAX..) => GrantError::TooMany,
+            _ => loop {
+                let key = given.unwrap_or_else(rand::random::<u64>);
+                match state.entries.entry(key) {
+                    Slot::Vacant(slot) => {
+                        slot.insert(entry);
+                        return Ok(Handle { table: self.clone(), remote: Remote { address, bytes, key } });
+                    }
+                    // A device gives no key twice while it is in use.
+                    Slot::Occupied(_) if given.is_some() => break GrantError::NoResources,
+                    Slot::Occupied(_) => {}
                 }
-                // A device gives no key twice while it is in use.
-                Slot::Occupied(_) if given.is_some() => return Err(GrantError::NoResources),
-                Slot::Occupied(_) => entry = Entry { address, ..entry },
-            }
-        }
+            },
+        };
+        drop(state);
+        Err((error, entry.taken_back()))
     }
 
     /// The peer wants to WRITE `bytes` at `address`: takes the buffer out, if it may.
@@ -189,10 +198,9 @@ impl GrantTable {
         let Slot::Occupied(mut slot) = state.entries.entry(key) else { return Ok(None) };
         if !matches!(slot.get().memory, Memory::InUse(_)) {
             // The device lets go before the caller has the memory, and after others have the table.
-            let Entry { guard, memory, .. } = slot.remove();
+            let entry = slot.remove();
             drop(state);
-            guard.iter().for_each(Guard::end);
-            return Ok(Some(memory));
+            return Ok(Some(entry.taken_back()));
         }
         let (hand_over, promise) = oneshot::channel();
         let owner = if sealing { Owner::Sealer(hand_over) } else { Owner::Nobody };
@@ -374,19 +382,27 @@ impl fmt::Debug for ReadGrant {
     }
 }
 
-/// Grants a range of a buffer for writing.
+/// Grants a range of a buffer for writing; what is not granted comes back.
 pub(crate) fn grant_write(
     table: &Arc<GrantTable>,
     buffer: Buffer,
     range: Range<usize>,
     expires: Duration,
     key: impl FnOnce(u64, u32, Right) -> Result<Key, GrantError>,
-) -> Result<Grant<Open>, GrantError> {
-    let (start, bytes) = check(&range, buffer.len())?;
-    let address = ADDRESS_BASE + buffer.pool_offset() as u64 + start;
-    let key = key(address, bytes, Right::Write)?;
-    let handle = table.insert(Memory::Writable(buffer), address, bytes, expires, key)?;
-    Ok(Grant { handle, range, state: PhantomData })
+) -> Result<Grant<Open>, NotGranted> {
+    let named = check(&range, buffer.len()).and_then(|(start, bytes)| {
+        let address = ADDRESS_BASE + buffer.pool_offset() as u64 + start;
+        Ok((address, bytes, key(address, bytes, Right::Write)?))
+    });
+    let (address, bytes, key) = match named {
+        Ok(named) => named,
+        Err(error) => return Err(NotGranted { error, buffer }),
+    };
+    match table.insert(Memory::Writable(buffer), address, bytes, expires, key) {
+        Ok(handle) => Ok(Grant { handle, range, state: PhantomData }),
+        Err((error, Memory::Writable(buffer))) => Err(NotGranted { error, buffer }),
+        Err(_) => unreachable!("what was to be inserted comes back"),
+    }
 }
 
 /// Grants a range of frozen memory for reading.
@@ -401,7 +417,8 @@ pub(crate) fn grant_read(
     let source = source.slice(range).ok_or(GrantError::OutOfRange)?;
     let address = ADDRESS_BASE + source.pool_offset() as u64;
     let key = key(address, bytes, Right::Read)?;
-    let handle = table.insert(Memory::Readable(source), address, bytes, expires, key)?;
+    let inserted = table.insert(Memory::Readable(source), address, bytes, expires, key);
+    let handle = inserted.map_err(|(error, _)| error)?;
     Ok(ReadGrant { handle })
 }
 

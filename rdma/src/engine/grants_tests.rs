@@ -61,8 +61,13 @@ async fn a_closed_table_refuses_but_gives_the_memory_back() {
     let remote = grant.remote();
     table.close();
     assert_eq!(table.begin_write(remote.key, remote.address, 1).err(), Some(OperationError::Flushed));
-    let refused = grant_write(&table, pool.try_lease(1).unwrap(), 0..1, LONG, random_key);
-    assert_eq!(refused.err(), Some(GrantError::Disconnected));
+    let refused = grant_write(&table, pool.try_lease(1).unwrap(), 0..1, LONG, random_key).err().unwrap();
+    assert_eq!(
+        (refused.error, refused.buffer.len()),
+        (GrantError::Disconnected, 1),
+        "what is not granted comes back"
+    );
+    drop(refused);
     assert_eq!(grant.seal().await.into_buffer().len(), 4096);
     assert_eq!(pool.free_bytes(), pool.capacity_bytes());
 }
@@ -79,6 +84,12 @@ fn grants_are_capped_and_ranges_checked() {
     let held: Vec<_> =
         (0..GRANTS_MAX).map(|_| grant_read(&table, &source, 0..1, LONG, random_key).unwrap()).collect();
     assert_eq!(grant_read(&table, &source, 0..1, LONG, random_key).err(), Some(GrantError::TooMany));
+    let mut buffer = pool.try_lease(100).unwrap();
+    buffer.fill(7);
+    let refused = grant_write(&table, buffer, 0..100, LONG, random_key).err().unwrap();
+    assert_eq!((refused.error, &refused.buffer[..]), (GrantError::TooMany, &[7; 100][..]));
+    let refused = grant_write(&table, refused.buffer, 0..101, LONG, random_key).err().unwrap();
+    assert_eq!((refused.error, &refused.buffer[..]), (GrantError::OutOfRange, &[7; 100][..]));
     drop(held);
     assert!(grant_read(&table, &source, 0..1, LONG, random_key).is_ok());
 }
