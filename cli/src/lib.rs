@@ -9,6 +9,7 @@ pub mod counters;
 pub mod demo;
 pub mod layout;
 pub mod process;
+pub mod program;
 pub mod rdma_places;
 pub mod status;
 pub mod supervisor;

@@ -8,6 +8,7 @@ use crate::latency::Latency;
 use crate::memory::Memory;
 use crate::nodes::{Nodes, NodesConfig};
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -156,7 +157,11 @@ pub(crate) struct Inner {
 
 impl Gateway {
     /// Takes a lease, registers memory, and connects to the nodes; those that are missing are connected to when they come.
-    pub async fn start(config: GatewayConfig) -> Result<Self, StartError> {
+    pub fn start(config: GatewayConfig) -> BoxFuture<'static, Result<Self, StartError>> {
+        Box::pin(Self::start_anew(config))
+    }
+
+    async fn start_anew(config: GatewayConfig) -> Result<Self, StartError> {
         if config.pool_bytes < POOL_BYTES_MIN {
             return Err(StartError::Config("the gateway's pool is too small: 32 MiB or more"));
         }
@@ -229,7 +234,11 @@ impl Gateway {
     }
 
     /// Ends the lease and the connections. To be called when no request is running.
-    pub async fn shutdown(self) {
+    pub fn shutdown(self) -> BoxFuture<'static, ()> {
+        Box::pin(self.end())
+    }
+
+    async fn end(self) {
         let lease = Lease::clone(&self.lease());
         // Published first: what is decided need not be asked for when the lease is fenced.
         if let Err(error) = lease.publish().await {

@@ -2,6 +2,7 @@
 
 pub mod commit;
 pub mod counters;
+pub mod doors;
 mod etag;
 mod fanout;
 mod gateway;

@@ -12,7 +12,8 @@ use client::Call;
 use harness::{Cluster, pattern};
 use hyper::StatusCode;
 use std::net::SocketAddr;
-use tenfour_gateway::http::{HttpConfig, Server};
+use tenfour_gateway::doors::open_http;
+use tenfour_gateway::http::HttpConfig;
 use tokio::sync::oneshot;
 
 const ROOT: (&str, &str) = ("root", "secret");
@@ -41,10 +42,10 @@ async fn objects_survive_the_loss_of_four_nodes_over_http() {
     let mut cluster = Cluster::start(14, 1).await;
     let gateway = cluster.gateway().await;
     let config = HttpConfig { listen: "127.0.0.1:0".parse().unwrap(), ..HttpConfig::default() };
-    let server = Server::bind(gateway.clone(), config).await.unwrap();
-    let address = server.local_addr();
+    let server = open_http(gateway.clone(), config).await.unwrap();
+    let address = server.at;
     let (stop, stopped) = oneshot::channel::<()>();
-    let running = tokio::spawn(server.run(async move {
+    let running = tokio::spawn(server.serve(async move {
         let _ = stopped.await;
     }));
     ok(Call::new("PUT", "/photos", ROOT), address).await;

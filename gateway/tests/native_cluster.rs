@@ -21,7 +21,8 @@ use tenfour_client::native::{
     GetOptions, Headers, ListOptions, NamedPart, Precondition, PutMode, PutOptions, Range, Tag,
 };
 use tenfour_gateway::Gateway;
-use tenfour_gateway::http::{HttpConfig, Server};
+use tenfour_gateway::doors::open_http;
+use tenfour_gateway::http::HttpConfig;
 use tenfour_metadata::api::{ClusterCommand, User};
 use tenfour_rdma::Provider;
 use tokio::sync::oneshot;
@@ -49,13 +50,13 @@ impl World {
         let cluster = Cluster::start(nodes, 1).await;
         let gateway = cluster.gateway().await;
         let config = HttpConfig { listen: "127.0.0.1:0".parse().unwrap(), ..HttpConfig::default() };
-        let server = Server::bind(gateway.clone(), config).await.unwrap();
-        let http = server.local_addr();
+        let server = open_http(gateway.clone(), config).await.unwrap();
+        let http = server.at;
         let (stop, stopped) = oneshot::channel::<()>();
-        let running = tokio::spawn(server.run(async move {
+        let running = tokio::spawn(server.serve(async move {
             let _ = stopped.await;
         }));
-        let door = Door::open(gateway.clone(), |_| {}).await;
+        let door = Door::at_gateway(gateway.clone()).await;
         Self { cluster, gateway, http, door, stop, running }
     }
 

@@ -14,6 +14,7 @@ pub use config::{NodeConfig, TargetConfig};
 pub use service::STAGING_BYTES_MIN;
 
 use disk::{Disk, RealDisk};
+use futures::future::BoxFuture;
 use service::{Inner, Listening};
 use std::collections::HashMap;
 use std::io;
@@ -37,8 +38,8 @@ pub struct Node {
 impl Node {
     /// Opens what can be opened, and serves from then on, on the runtime that this is called from. A target that cannot be opened
     /// keeps no other from being served; that none can is an error.
-    pub async fn start(config: NodeConfig) -> Result<Self, StartError> {
-        Self::start_on(config, |target| RealDisk::open(&target.folder)).await
+    pub fn start(config: NodeConfig) -> BoxFuture<'static, Result<Self, StartError>> {
+        Box::pin(Self::start_on(config, |target| RealDisk::open(&target.folder)))
     }
 
     /// As [`Node::start`], on disks that the caller makes.
@@ -98,7 +99,11 @@ impl Node {
     }
 
     /// Stops listening, ends the connections, commits what was handed in, closes the targets.
-    pub async fn shutdown(self) {
+    pub fn shutdown(self) -> BoxFuture<'static, ()> {
+        Box::pin(self.end())
+    }
+
+    async fn end(self) {
         self.listening.stop().await;
         let inner = self.inner;
         let closed =

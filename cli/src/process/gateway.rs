@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail};
 use std::sync::Arc;
 use std::time::Duration;
 use tenfour_erasure::Codec;
-use tenfour_gateway::http::{HttpConfig, Server, SigV2};
-use tenfour_gateway::rdma::{RdmaConfig, RdmaServer};
+use tenfour_gateway::doors::{open_http, open_rdma};
+use tenfour_gateway::http::{HttpConfig, SigV2};
+use tenfour_gateway::rdma::RdmaConfig;
 use tenfour_gateway::{EtagKind, Gateway, GatewayConfig};
 use tenfour_rdma::Fabric;
 use tokio::sync::watch;
@@ -18,14 +19,19 @@ pub async fn run(arguments: ProcessArguments) -> Result<()> {
     let file: GatewayFile = config::read(&arguments.config)?;
     file.cluster.timeout_scale.set_for_process();
     let gateway = Gateway::start(gateway_config(&file)?).await.context("the gateway cannot start")?;
-    let server = Server::bind(gateway.clone(), http_config(&file)?).await?;
-    let over_rdma = match rdma_config(&file)? {
-        Some(config) => Some(RdmaServer::bind(gateway.clone(), config).await?),
+    let http = open_http(gateway.clone(), http_config(&file)?).await?;
+    let rdma = match rdma_config(&file)? {
+        Some(config) => Some(open_rdma(gateway.clone(), config).await?),
         None => None,
     };
     let door = file.counters.as_deref().map(Door::open).transpose()?;
     announce_ready();
-    let (stop, mut stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
+    let until_stopped = || {
+        let mut stopped = stopped.clone();
+        async move { drop(stopped.wait_for(|stop| *stop).await) }
+    };
+    let (by_http, by_rdma) = (until_stopped(), until_stopped());
     let asked_to_end = async {
         tokio::select! {
             asked = asked_to_end(arguments.end_with_stdin) => {
@@ -39,11 +45,11 @@ pub async fn run(arguments: ProcessArguments) -> Result<()> {
         let _ = stop.send(true);
     };
     let serving_rdma = async {
-        if let Some(server) = over_rdma {
-            server.run(async move { drop(stopped.wait_for(|stop| *stop).await) }).await;
+        if let Some(rdma) = rdma {
+            rdma.serve(by_rdma).await;
         }
     };
-    tokio::join!(server.run(asked_to_end), serving_rdma);
+    tokio::join!(asked_to_end, http.serve(by_http), serving_rdma);
     drop(door);
     gateway.shutdown().await;
     Ok(())

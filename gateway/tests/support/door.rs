@@ -2,8 +2,11 @@
 //! also speak it wrongly.
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use std::time::{Duration, Instant};
 use tenfour_client::native::{Client, ClientConfig};
+use tenfour_gateway::Gateway;
+use tenfour_gateway::doors::open_rdma;
 use tenfour_gateway::ops::Backend;
 use tenfour_gateway::rdma::{DoorStatus, RdmaConfig, RdmaServer};
 use tenfour_rdma::{
@@ -30,23 +33,43 @@ pub struct Door {
     running: JoinHandle<()>,
 }
 
+/// A door on shm and on tcp, and in the virtual machine on its device.
+fn somewhere() -> (tempfile::TempDir, RdmaConfig) {
+    scale_times();
+    let folder = tempfile::tempdir().unwrap();
+    let shm = Endpoint::Shm(folder.path().join("s3.sock"));
+    let tcp: Endpoint = "tcp:127.0.0.1:0".parse().unwrap();
+    let listen = [Some(shm), Some(tcp), device()].into_iter().flatten();
+    (folder, RdmaConfig::new(listen.map(Into::into).collect()))
+}
+
 impl Door {
     pub async fn open<B: Backend>(backend: B, change: impl FnOnce(&mut RdmaConfig)) -> Self {
-        scale_times();
-        let folder = tempfile::tempdir().unwrap();
-        let shm = Endpoint::Shm(folder.path().join("s3.sock"));
-        let tcp: Endpoint = "tcp:127.0.0.1:0".parse().unwrap();
-        let listen = [Some(shm), Some(tcp), device()].into_iter().flatten();
-        let mut config = RdmaConfig::new(listen.map(Into::into).collect());
+        let (folder, mut config) = somewhere();
         change(&mut config);
         let server = RdmaServer::bind(backend, config).await.unwrap();
-        let mut endpoints = server.endpoints().into_iter();
+        let (endpoints, status) = (server.endpoints(), server.status());
+        Self::run(folder, endpoints, status, |stop| tokio::spawn(server.run(stop)))
+    }
+
+    pub async fn at_gateway(gateway: Gateway) -> Self {
+        let (folder, config) = somewhere();
+        let door = open_rdma(gateway, config).await.unwrap();
+        let (endpoints, status) = (door.at.endpoints.clone(), door.at.status.clone());
+        Self::run(folder, endpoints, status, |stop| tokio::spawn(door.serve(stop)))
+    }
+
+    fn run(
+        folder: tempfile::TempDir,
+        endpoints: Vec<Endpoint>,
+        status: DoorStatus,
+        run: impl FnOnce(BoxFuture<'static, ()>) -> JoinHandle<()>,
+    ) -> Self {
+        let mut endpoints = endpoints.into_iter();
         let [shm, tcp] = [(); 2].map(|()| endpoints.next().unwrap());
         let verbs = endpoints.next();
-        let (status, (stop, stopped)) = (server.status(), oneshot::channel::<()>());
-        let running = tokio::spawn(server.run(async move {
-            let _ = stopped.await;
-        }));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = run(Box::pin(async move { drop(stopped.await) }));
         Self { shm, tcp, verbs, status, _folder: folder, stop, running }
     }
 

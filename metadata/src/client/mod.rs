@@ -23,6 +23,7 @@ use crate::api::{
 use crate::net::Kind;
 use crate::raft::ClusterEnvelope;
 use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
 use route::Router;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -94,12 +95,14 @@ struct Shared {
 
 impl Metadata {
     /// Finds the cluster, reads its map and config, and follows them from then on.
-    pub async fn connect(config: MetadataConfig) -> Result<Self, MetadataError> {
-        let this = Self::unconnected(&config);
-        this.refresh_config().await?;
-        this.refresh_map().await?;
-        tokio::spawn(follow::run(Arc::downgrade(&this.shared)));
-        Ok(this)
+    pub fn connect(config: MetadataConfig) -> BoxFuture<'static, Result<Self, MetadataError>> {
+        Box::pin(async move {
+            let this = Self::unconnected(&config);
+            this.refresh_config().await?;
+            this.refresh_map().await?;
+            tokio::spawn(follow::run(Arc::downgrade(&this.shared)));
+            Ok(this)
+        })
     }
 
     /// A handle that has not asked anything yet, whose map and config are empty and stay so unless they are refreshed.

@@ -21,6 +21,7 @@ use crate::raft::{Group, Links, RaftTiming};
 use crate::server::cluster::Cluster;
 use crate::server::peers::Receiving;
 use crate::store::{Database, Writer};
+use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -166,8 +167,8 @@ pub struct MetadataServer {
 
 impl MetadataServer {
     /// Opens the folder, starts the groups and the listener, and begins the cluster if it is told to and may.
-    pub async fn start(config: MetadataServerConfig) -> Result<Self, StartError> {
-        start::start(config).await
+    pub fn start(config: MetadataServerConfig) -> BoxFuture<'static, Result<Self, StartError>> {
+        Box::pin(start::start(config))
     }
 
     /// Where it listens.
@@ -192,7 +193,11 @@ impl MetadataServer {
     }
 
     /// Stops: connections end, groups stop, the store is released. What was acknowledged is durable already.
-    pub async fn shutdown(self) {
+    pub fn shutdown(self) -> BoxFuture<'static, ()> {
+        Box::pin(self.end())
+    }
+
+    async fn end(self) {
         let Self { core, database, writer, mut tasks, .. } = self;
         tasks.shutdown().await;
         for group in &core.groups {
