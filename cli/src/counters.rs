@@ -143,6 +143,14 @@ pub fn stages(before: &Counters, after: &Counters) -> Vec<StageUse> {
     STAGES.into_iter().map(stage).filter(|stage| stage.times > 0).collect()
 }
 
+/// Adds to `sums` what has been counted between two readings.
+pub fn add_growth(sums: &mut Counters, before: &Counters, after: &Counters) {
+    for (name, value) in after {
+        let grown = value.saturating_sub(before.get(name).copied().unwrap_or(0));
+        *sums.entry(name.clone()).or_default() += grown;
+    }
+}
+
 /// What the gateways did, by transport and by stage, since they started.
 pub fn print(counters: &Counters) {
     let of = |name: &str| counters.get(name).copied().unwrap_or(0);

@@ -60,6 +60,21 @@ impl Pattern {
         out.into()
     }
 
+    /// As much of it as there is room for.
+    pub fn copy_to(&self, mut into: &mut [u8]) {
+        let mut position = 0;
+        while !into.is_empty() {
+            let run = self.run(position, into.len());
+            if run.is_empty() {
+                return;
+            }
+            let (now, rest) = into.split_at_mut(run.len().min(into.len()));
+            now.copy_from_slice(run.get(..now.len()).unwrap_or_default());
+            position += run.len() as u64;
+            into = rest;
+        }
+    }
+
     /// Up to `most` bytes from `position` on, without copying; empty at the end.
     fn run(&self, position: u64, most: usize) -> Bytes {
         let left = usize::try_from(self.len.saturating_sub(position)).unwrap_or(usize::MAX).min(most);
@@ -178,6 +193,12 @@ mod tests {
         let bytes = pattern.to_bytes();
         assert_eq!(bytes.len(), 3_000_001);
         assert!(pattern.matches(0, &bytes));
+        let mut copied = vec![0; 2_000_000];
+        pattern.copy_to(&mut copied);
+        assert!(copied == bytes[..2_000_000]);
+        let mut longer = [9; 6];
+        Pattern::new(1, 3).copy_to(&mut longer);
+        assert_eq!(longer, [1, 0, 0, 9, 9, 9]);
         assert!(pattern.matches(5, &bytes[5..1_500_000]));
         assert!(!Pattern::new(7_777_778, 3_000_001).matches(0, &bytes));
         assert!(!pattern.matches(1, &bytes));

@@ -42,7 +42,12 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let cluster = Cluster::start(14, 1).await;
+        Self::start_with(14).await
+    }
+
+    async fn start_with(nodes: u32) -> Self {
+        door::scale_times();
+        let cluster = Cluster::start(nodes, 1).await;
         let gateway = cluster.gateway().await;
         let config = HttpConfig { listen: "127.0.0.1:0".parse().unwrap(), ..HttpConfig::default() };
         let server = open_http(gateway.clone(), config).await.unwrap();
@@ -467,4 +472,34 @@ async fn a_user_that_is_disabled_is_out_within_a_second_and_a_client_comes_back(
     assert_eq!(read(&root, "k", 5, Range::All).await.unwrap(), b"hello");
     drop((raw, client, root, text));
     world.stop().await;
+}
+
+/// In a virtual machine that has a device: `tools/with-rxe -- target/release/deps/native_cluster-… --ignored verbs::`.
+#[cfg(feature = "verbs")]
+mod verbs {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "needs an RDMA device: tools/with-rxe"]
+    async fn objects_go_in_and_out_both_ways() {
+        let world = World::start_with(3).await;
+        let client = world.client(Provider::Verbs).await;
+        assert_eq!(client.transport().await.unwrap(), "verbs");
+        for size in [1, 4 << 10, 1 << 20, 32 << 20] {
+            let bytes = pattern(size as u64 + 1, size);
+            for mode in [PutMode::Push, PutMode::Pull] {
+                let key = format!("{size}-{mode:?}");
+                let begun = Instant::now();
+                let options = PutOptions { mode, ..PutOptions::default() };
+                let stored = client.put_object("bucket", &key, &body(&client, &bytes).await, &options).await;
+                let stored = stored.unwrap_or_else(|error| panic!("{key}: {error}"));
+                assert_eq!((&*stored.served.carrier, &*stored.served.fabric), ("verbs", "shm"));
+                assert!(read(&client, &key, size, Range::All).await.unwrap() == bytes, "{key}");
+                assert!(world.by_http(&key).await == bytes, "{key} over HTTP");
+                println!("{key}: the same over verbs and HTTP, {:?}", begun.elapsed());
+            }
+        }
+        drop(client);
+        world.stop().await;
+    }
 }

@@ -45,6 +45,8 @@ pub const PARTS_MAX: u32 = 10_000;
 pub const PART_BYTES_MIN: u64 = 5 << 20;
 /// Most keys of one LIST page or one multi-delete (the S3 limit).
 pub const LIST_KEYS_MAX: usize = 1000;
+/// Longest access key of a user, bytes: what a login over RDMA can name.
+pub const ACCESS_KEY_BYTES_MAX: usize = 128;
 /// Most buckets of one user.
 pub const BUCKETS_PER_USER_MAX: usize = 1000;
 

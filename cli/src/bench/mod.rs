@@ -3,7 +3,9 @@
 mod encode;
 mod fabric;
 mod list;
+mod load;
 mod processes;
+mod rdma;
 mod s3;
 
 use anyhow::{Context, Result};
@@ -21,6 +23,8 @@ pub enum BenchCommand {
     /// The other process of `fabric`.
     #[command(hide = true)]
     FabricPeer(fabric::PeerArguments),
+    /// S3 over RDMA beside HTTP: GET and PUT over every transport that a gateway serves, in turns, contents verified.
+    Rdma(rdma::RdmaArguments),
     /// List many keys under few common prefixes: the time must not grow with the keys skipped.
     List(list::ListArguments),
 }
@@ -30,7 +34,7 @@ impl BenchCommand {
     pub fn workers(&self, cores: usize) -> usize {
         match self {
             Self::Fabric(_) | Self::FabricPeer(_) => 1,
-            Self::S3(_) | Self::Encode(_) | Self::List(_) => cores,
+            Self::S3(_) | Self::Rdma(_) | Self::Encode(_) | Self::List(_) => cores,
         }
     }
 }
@@ -42,6 +46,7 @@ pub async fn run(command: BenchCommand) -> Result<()> {
         BenchCommand::Encode(arguments) => encode::run(&arguments),
         BenchCommand::Fabric(arguments) => fabric::run(arguments).await,
         BenchCommand::FabricPeer(arguments) => fabric::run_peer(arguments).await,
+        BenchCommand::Rdma(arguments) => rdma::run(arguments).await,
         BenchCommand::List(arguments) => list::run(arguments).await,
     }
 }

@@ -1,7 +1,7 @@
 //! CPU time and memory of server processes, read from /proc, so that any server on this machine can be measured alike.
 
 use anyhow::{Context, Result, bail};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Processes under measurement, by role.
@@ -49,6 +49,11 @@ impl Processes {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The roles that there are.
+    pub fn roles(&self) -> Vec<String> {
+        self.0.iter().map(|(role, _)| role.clone()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// CPU time used so far.

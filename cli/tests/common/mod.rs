@@ -154,7 +154,7 @@ impl Drop for Up {
 }
 
 /// The first of so many free ports in a row.
-fn free_ports(count: u16) -> u16 {
+pub fn free_ports(count: u16) -> u16 {
     (0..1000)
         .map(|_| rand::random_range(10_000..19_000u16))
         .find(|first| (0..count).all(|offset| TcpListener::bind(("127.0.0.1", first + offset)).is_ok()))

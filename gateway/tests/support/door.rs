@@ -13,30 +13,34 @@ use tenfour_rdma::{
     ClusterKey, ConnectError, ConnectOptions, Connection, Domain, DomainConfig, Endpoint, Frozen, Provider,
     Received,
 };
-use tenfour_types::Wire as _;
 use tenfour_types::native::login::{Secrets, SigningKey, carrier_code, date_of};
 use tenfour_types::native::{
     Greeting, Login, LoginAnswer, OPEN_DOOR_KEY_IS_PUBLIC, Opener, Refusal, Request, Sealer, ToClient,
     ToGateway, Welcome,
 };
+use tenfour_types::{TimeScale, Wire as _};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub struct Door {
     pub shm: Endpoint,
     pub tcp: Endpoint,
+    /// In the virtual machine.
+    pub verbs: Option<Endpoint>,
     pub status: DoorStatus,
     _folder: tempfile::TempDir,
     stop: oneshot::Sender<()>,
     running: JoinHandle<()>,
 }
 
-/// A door on shm and on tcp.
+/// A door on shm and on tcp, and in the virtual machine on its device.
 fn somewhere() -> (tempfile::TempDir, RdmaConfig) {
+    scale_times();
     let folder = tempfile::tempdir().unwrap();
     let shm = Endpoint::Shm(folder.path().join("s3.sock"));
-    let config = RdmaConfig::new(vec![shm.into(), "tcp:127.0.0.1:0".parse::<Endpoint>().unwrap().into()]);
-    (folder, config)
+    let tcp: Endpoint = "tcp:127.0.0.1:0".parse().unwrap();
+    let listen = [Some(shm), Some(tcp), device()].into_iter().flatten();
+    (folder, RdmaConfig::new(listen.map(Into::into).collect()))
 }
 
 impl Door {
@@ -61,14 +65,20 @@ impl Door {
         status: DoorStatus,
         run: impl FnOnce(BoxFuture<'static, ()>) -> JoinHandle<()>,
     ) -> Self {
-        let [shm, tcp] = endpoints.try_into().unwrap();
+        let mut endpoints = endpoints.into_iter();
+        let [shm, tcp] = [(); 2].map(|()| endpoints.next().unwrap());
+        let verbs = endpoints.next();
         let (stop, stopped) = oneshot::channel::<()>();
         let running = run(Box::pin(async move { drop(stopped.await) }));
-        Self { shm, tcp, status, _folder: folder, stop, running }
+        Self { shm, tcp, verbs, status, _folder: folder, stop, running }
     }
 
     pub fn at(&self, provider: Provider) -> Endpoint {
-        if provider == Provider::Shm { self.shm.clone() } else { self.tcp.clone() }
+        match provider {
+            Provider::Shm => self.shm.clone(),
+            Provider::Tcp => self.tcp.clone(),
+            Provider::Verbs => self.verbs.clone().expect("a device: run this in tools/with-rxe"),
+        }
     }
 
     pub async fn client(&self, provider: Provider, user: (&str, &str)) -> Client {
@@ -95,10 +105,29 @@ impl Door {
     }
 }
 
+/// Times are longer in the virtual machine, which is emulated.
+pub fn scale_times() {
+    if std::env::var_os("RXE_GUEST").is_some() {
+        TimeScale::try_from(10.0).unwrap().set_for_process();
+    }
+}
+
+/// Where the virtual machine has an address of its device.
+fn device() -> Option<Endpoint> {
+    let addresses = std::env::var("RXE_IPS").ok()?;
+    Provider::Verbs.available().ok()?;
+    Some(format!("verbs:{}:0", addresses.split(' ').next()?).parse().unwrap())
+}
+
+/// A time of the tests themselves, longer there too.
+pub fn slow(time: Duration) -> Duration {
+    if std::env::var_os("RXE_GUEST").is_some() { time * 10 } else { time }
+}
+
 pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what}: not within 20 s");
+        assert!(begun.elapsed() < slow(Duration::from_secs(20)), "{what}: not within 20 s");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -134,7 +163,7 @@ pub async fn knock(domain: &Domain, at: &Endpoint) -> (Connection, Greeting, Gre
                 return (connection, ours, theirs);
             }
             Err(ConnectError::Rejected | ConnectError::TooMany)
-                if begun.elapsed() < Duration::from_secs(20) =>
+                if begun.elapsed() < slow(Duration::from_secs(20)) =>
             {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -228,7 +257,7 @@ impl Raw {
 
     /// The gateway hangs up without another word to this session.
     pub async fn is_shown_out(&mut self) {
-        let ended = tokio::time::timeout(Duration::from_secs(5), self.connection.closed()).await;
+        let ended = tokio::time::timeout(slow(Duration::from_secs(5)), self.connection.closed()).await;
         assert!(ended.is_ok(), "the connection still stands");
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tenfour_placement::{ClusterMap, NodeState};
+use tenfour_types::limits::ACCESS_KEY_BYTES_MAX;
 use tenfour_types::{
     BucketId, BucketName, ClusterId, ConfigVersion, Epoch, LeaseId, MetaGroupId, NodeId, TargetId,
 };
@@ -80,7 +81,7 @@ pub enum ClusterCommand {
         /// Whether every group found it empty after the fence.
         empty: bool,
     },
-    /// Creates a user, or changes the one of that access key.
+    /// Creates a user, or changes the one of that access key. A new access key has at most `ACCESS_KEY_BYTES_MAX` bytes.
     PutUser {
         /// The user.
         user: User,
@@ -177,6 +178,9 @@ pub enum ClusterRefusal {
     /// Too many placement groups or index groups, or none.
     #[error("there cannot be so many groups")]
     GroupCount,
+    /// An access key that no client could log in with.
+    #[error("an access key has 1 to {} bytes: choose another", ACCESS_KEY_BYTES_MAX)]
+    AccessKeyLength,
 }
 
 /// A bucket.
@@ -253,17 +257,24 @@ pub enum ClusterQuery {
     },
     /// Who the cluster is and how it fares.
     Status,
+    /// Buckets, users and slots, when they are newer than those that the asker has.
+    ConfigSince {
+        /// The asker's.
+        known: ConfigVersion,
+    },
 }
 
 /// The answer to a [`ClusterQuery`].
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ClusterAnswer {
-    /// To `Config`.
+    /// To `Config`, and to `ConfigSince` when there is something newer.
     Config(Arc<Config>),
     /// To `Map`; `None` when the asker's is the newest.
     Map(Option<Arc<ClusterMap>>),
     /// To `Status`.
     Status(ClusterStatus),
+    /// To `ConfigSince`: what the asker has is the newest.
+    ConfigIsNewest,
 }
 
 /// How group 0 sees the cluster.

@@ -138,13 +138,15 @@ impl Metadata {
         self.shared.config.load_full()
     }
 
-    /// Buckets, users and slots as they are now, linearizably.
+    /// Buckets, users and slots as they are now, linearizably. They travel only when they have changed.
     pub async fn refresh_config(&self) -> Result<Arc<Config>, MetadataError> {
-        match self.cluster_query(ClusterQuery::Config).await? {
+        let known = self.shared.config.load().version;
+        match self.cluster_query(ClusterQuery::ConfigSince { known }).await? {
             ClusterAnswer::Config(config) => {
                 replace_if_newer(&self.shared.config, config, |config| config.version);
                 Ok(self.config())
             }
+            ClusterAnswer::ConfigIsNewest => Ok(self.config()),
             _ => Err(unreadable()),
         }
     }

@@ -62,7 +62,12 @@ impl Cluster {
     ) -> Result<ClusterAnswer, TableError> {
         let view = self.decode(table, applied)?;
         Ok(match query {
-            ClusterQuery::Config => ClusterAnswer::Config(Arc::clone(&view.config)),
+            ClusterQuery::ConfigSince { known } if view.config.version <= known => {
+                ClusterAnswer::ConfigIsNewest
+            }
+            ClusterQuery::Config | ClusterQuery::ConfigSince { .. } => {
+                ClusterAnswer::Config(Arc::clone(&view.config))
+            }
             ClusterQuery::Map { known } => {
                 ClusterAnswer::Map((view.map.epoch > known).then(|| Arc::clone(&view.map)))
             }

@@ -18,8 +18,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use tenfour_types::MetaGroupId;
-use tenfour_types::Scaled;
+use tenfour_types::limits::ACCESS_KEY_BYTES_MAX;
+use tenfour_types::{MetaGroupId, Scaled};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -175,6 +175,10 @@ fn check(config: &MetadataServerConfig) -> Result<(), StartError> {
     }
     if !(1..=INDEX_GROUPS_MAX).contains(&config.index_groups) {
         return wrong("there are 1 to 64 index groups");
+    }
+    let root = config.root_user.as_ref().map(|user| user.access_key.len());
+    if root.is_some_and(|bytes| !(1..=ACCESS_KEY_BYTES_MAX).contains(&bytes)) {
+        return wrong("the root user's access key has 1 to 128 bytes");
     }
     Ok(())
 }

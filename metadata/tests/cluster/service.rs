@@ -11,7 +11,7 @@ use tenfour_metadata::api::{
 use tenfour_metadata::{Metadata, MetadataConfig, MetadataError};
 use tenfour_placement::NodeState;
 use tenfour_rdma::ClusterKey;
-use tenfour_types::{BucketName, ClusterId, ETag, NodeId, TargetId};
+use tenfour_types::{BucketName, ClusterId, ConfigVersion, ETag, NodeId, TargetId};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_one_handle_committed_the_other_reads_at_once() {
@@ -93,6 +93,12 @@ async fn a_bucket_is_answered_when_every_group_has_its_fence() {
     assert_eq!(status.fences_pending, []);
     let config = metadata.refresh_config().await.unwrap();
     assert_eq!(config.buckets.values().next(), Some(&bucket));
+    // What has not changed does not travel again.
+    let since = async |known| metadata.cluster_query(ClusterQuery::ConfigSince { known }).await.unwrap();
+    assert_eq!(since(config.version).await, ClusterAnswer::ConfigIsNewest);
+    let older = ConfigVersion(config.version.0 - 1);
+    assert_eq!(since(older).await, ClusterAnswer::Config(config.clone()));
+    assert!(std::sync::Arc::ptr_eq(&metadata.refresh_config().await.unwrap(), &metadata.config()));
     let query = tenfour_metadata::api::IndexQuery::IsEmpty { bucket: bucket.id };
     for group in metadata.index_groups() {
         assert_eq!(metadata.query(group, query.clone()).await.unwrap().config, config.version);

@@ -60,7 +60,7 @@ pub const LOGIN_DEADLINE_MS: u64 = 5000;
 /// A session ends after so long, milliseconds: a signing key is one day's.
 pub const SESSION_MS_MAX: u64 = 24 * 3600 * 1000;
 /// Longest access key and region in a login, bytes.
-pub const NAME_BYTES_MAX: usize = 128;
+pub const NAME_BYTES_MAX: usize = crate::limits::ACCESS_KEY_BYTES_MAX;
 
 /// Length of head and message with the padding that makes object bytes begin aligned.
 pub const fn slot_body_offset(message_bytes: usize) -> usize {

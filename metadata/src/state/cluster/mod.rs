@@ -18,7 +18,7 @@ use crate::table::{Scan, Space, Table, TableError, TableMut};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tenfour_placement::ClusterMap;
-use tenfour_types::limits::KEY_SLOTS;
+use tenfour_types::limits::{ACCESS_KEY_BYTES_MAX, KEY_SLOTS};
 use tenfour_types::{ClusterId, CommandId, ConfigVersion, LeaseId, MetaGroupId};
 
 /// Ids whose replies are remembered.
@@ -148,11 +148,7 @@ impl Cluster<'_> {
             ClusterCommand::FinishCloseBucket { bucket, round, empty } => {
                 buckets::finish(self, *bucket, *round, *empty)
             }
-            ClusterCommand::PutUser { user } => {
-                rows::put(self.table, Space::State, keys::state_text(tag::USER, &user.access_key), user)?;
-                self.config_changed()?;
-                Ok(Ok(ClusterDone::Done))
-            }
+            ClusterCommand::PutUser { user } => self.put_user(user),
             ClusterCommand::RemoveUser { access_key } => self.remove_user(access_key),
             ClusterCommand::GrantLease { holder } => self.grant_lease(holder),
             ClusterCommand::EndLease { lease } => self.end_lease(*lease),
@@ -180,6 +176,18 @@ impl Cluster<'_> {
         if let Some(user) = root {
             rows::put(self.table, Space::State, keys::state_text(tag::USER, &user.access_key), user)?;
         }
+        self.config_changed()?;
+        Ok(Ok(ClusterDone::Done))
+    }
+
+    fn put_user(&mut self, user: &User) -> Result<ClusterReply, TableError> {
+        let key = keys::state_text(tag::USER, &user.access_key);
+        let fits = (1..=ACCESS_KEY_BYTES_MAX).contains(&user.access_key.len());
+        // One that is there can still be changed: to be disabled, for instance.
+        if !fits && self.table.get(Space::State, &key)?.is_none() {
+            return Ok(Err(ClusterRefusal::AccessKeyLength));
+        }
+        rows::put(self.table, Space::State, key, user)?;
         self.config_changed()?;
         Ok(Ok(ClusterDone::Done))
     }

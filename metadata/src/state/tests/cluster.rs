@@ -4,6 +4,7 @@ use super::*;
 use crate::api::cluster::{BucketState, ClusterCommand, ClusterDone, ClusterRefusal, ClusterReply, User};
 use crate::state::{apply_cluster, cluster_config, cluster_map, pending_fences, query_cluster};
 use tenfour_placement::{NodeState, TargetState};
+use tenfour_types::limits::ACCESS_KEY_BYTES_MAX;
 use tenfour_types::{BucketName, ClusterId, NodeId, TargetId};
 
 fn user(name: &str) -> User {
@@ -105,6 +106,28 @@ fn buckets_have_unique_names_and_each_incarnation_its_own_id() {
     assert_eq!(zero.run(finish(second, true)), Err(ClusterRefusal::NoSuchBucket));
     let Ok(ClusterDone::Bucket(next)) = zero.create("photos", "eve") else { panic!() };
     assert_ne!(next.id, bucket.id);
+}
+
+#[test]
+fn an_access_key_is_no_longer_than_a_login_can_say() {
+    let mut zero = Zero::new();
+    let put =
+        |zero: &mut Zero, bytes: usize| zero.run(ClusterCommand::PutUser { user: user(&"k".repeat(bytes)) });
+    assert_eq!(put(&mut zero, ACCESS_KEY_BYTES_MAX), Ok(ClusterDone::Done));
+    let version = cluster_config(&zero.table).unwrap().version;
+    for bytes in [0, ACCESS_KEY_BYTES_MAX + 1, 5000] {
+        assert_eq!(put(&mut zero, bytes), Err(ClusterRefusal::AccessKeyLength), "{bytes}");
+    }
+    let config = cluster_config(&zero.table).unwrap();
+    assert_eq!((config.version, config.users.len()), (version, 2), "nothing happened");
+    assert!(ClusterRefusal::AccessKeyLength.to_string().contains("1 to 128 bytes"));
+    // One of an older release, that is there already, can be disabled.
+    let long = "k".repeat(ACCESS_KEY_BYTES_MAX + 1);
+    let key = crate::state::keys::state_text(crate::state::keys::tag::USER, &long);
+    crate::state::rows::put(&mut zero.table, Space::State, key, &user(&long)).unwrap();
+    let disabled = User { enabled: false, ..user(&long) };
+    assert_eq!(zero.run(ClusterCommand::PutUser { user: disabled }), Ok(ClusterDone::Done));
+    assert!(!cluster_config(&zero.table).unwrap().users[&long].enabled);
 }
 
 #[test]

@@ -1,0 +1,182 @@
+//! The tables of `tenfour bench rdma`, and its JSON.
+
+use super::{Operation, Row};
+use crate::bench::processes::Processes;
+use crate::counters::{self, StageUse};
+use crate::table;
+use serde_json::{Value, json};
+
+/// Columns that say what a row is about.
+const WHAT: [&str; 4] = ["operation", "size", "in flight", "over"];
+
+pub(super) fn print(rows: &[Row], processes: &Processes) {
+    print_measured(rows, processes);
+    print_ratios(rows, processes);
+    print_breakdown(rows, processes);
+}
+
+fn what(row: &Row) -> Vec<String> {
+    vec![row.operation.name().to_owned(), row.size.to_string(), row.concurrency.to_string(), row.over.clone()]
+}
+
+fn print_measured(rows: &[Row], processes: &Processes) {
+    let mut header =
+        [&WHAT[..], &["ops/s", "MB/s", "p50 µs", "p99 µs", "p99.9 µs", "failed", "client"]].concat();
+    let roles = processes.roles();
+    header.extend(roles.iter().map(String::as_str));
+    header.push("all");
+    let row = |row: &Row| {
+        let measured = &row.measured;
+        let mut cells = what(row);
+        cells.extend([
+            format!("{:.0}", measured.operations_per_second()),
+            format!("{:.1}", measured.operations_per_second() * row.size.0 as f64 / 1e6),
+            format!("{:.0}", measured.quantile_us(0.5)),
+            format!("{:.0}", measured.quantile_us(0.99)),
+            format!("{:.0}", measured.quantile_us(0.999)),
+            measured.failures.to_string(),
+            format!("{:.0}", row.client_us()),
+        ]);
+        cells.extend(roles.iter().map(|role| format!("{:.0}", row.role_us(role))));
+        cells.push(format!("{:.0}", row.all_us()));
+        cells
+    };
+    table::print(&header, &rows.iter().map(row).collect::<Vec<_>>());
+    println!(
+        "\n  client … all: CPU µs for each operation, of this process and of all server processes of each role."
+    );
+}
+
+fn print_ratios(rows: &[Row], processes: &Processes) {
+    let ends = if processes.is_empty() { "CPU client" } else { "CPU client + gateway" };
+    let mut header = [&WHAT[..], &["ops/s", "p50", "p99", ends]].concat();
+    if !processes.is_empty() {
+        header.push("CPU all");
+    }
+    let natives = rows.iter().filter(|row| !row.is_http());
+    let pairs =
+        natives.filter_map(|row| Some((row, rows.iter().find(|http| http.is_http() && http.is_like(row))?)));
+    let line = |(row, http): (&Row, &Row)| {
+        let ratio = |of: &dyn Fn(&Row) -> f64| format!("{:.2}", of(row) / of(http));
+        let mut cells = what(row);
+        cells.extend([
+            ratio(&|row| row.measured.operations_per_second()),
+            ratio(&|row| row.measured.quantile_us(0.5)),
+            ratio(&|row| row.measured.quantile_us(0.99)),
+            ratio(&Row::ends_us),
+        ]);
+        if !processes.is_empty() {
+            cells.push(ratio(&Row::all_us));
+        }
+        cells
+    };
+    println!("\n  beside HTTP in the same run (native / http):");
+    table::print(&header, &pairs.map(line).collect::<Vec<_>>());
+}
+
+/// Where the time of an operation goes, as far as the gateway counts.
+struct Breakdown {
+    /// From the call to its return, as the client sees it, on average.
+    mean_us: f64,
+    /// Reading the manifest, or committing it.
+    metadata_us: f64,
+    /// From the gateway's question to the nodes to their verified bytes or durable shards.
+    nodes_us: f64,
+    /// Into the stripe, with its checksums and parity.
+    copy_us: f64,
+    /// What is left: the client, the gateway's front, and what is between the two.
+    rest_us: f64,
+    /// CPU of the gateway outside of these stages.
+    front_cpu_us: f64,
+}
+
+impl Breakdown {
+    fn of(row: &Row) -> Option<Self> {
+        let stages = counters::stages(&counters::Counters::new(), &row.counted);
+        if stages.is_empty() {
+            return None;
+        }
+        let sum = |names: &[&str], of: fn(&StageUse) -> f64| {
+            row.each_us(stages.iter().filter(|stage| names.contains(&stage.name)).map(of).sum())
+        };
+        let wall = |names: &[&str]| sum(names, |stage| stage.wall_seconds);
+        let mean_us = row.measured.latency_ns.mean() / 1e3;
+        let (metadata_us, nodes_us, copy_us) = match row.operation {
+            Operation::Put => (wall(&["commit"]), wall(&["fanout"]), wall(&["receive", "encode"])),
+            Operation::Get => (wall(&["lookup"]), wall(&["gather"]), 0.0),
+        };
+        let busy = row.each_us(stages.iter().map(|stage| stage.busy_seconds).sum());
+        Some(Self {
+            mean_us,
+            metadata_us,
+            nodes_us,
+            copy_us,
+            rest_us: mean_us - metadata_us - nodes_us - copy_us,
+            front_cpu_us: row.role_us("gateway") - busy,
+        })
+    }
+}
+
+fn print_breakdown(rows: &[Row], processes: &Processes) {
+    let cells = rows.iter().filter_map(|row| {
+        let breakdown = Breakdown::of(row)?;
+        let mut cells = what(row);
+        let Breakdown { mean_us, metadata_us, nodes_us, copy_us, rest_us, front_cpu_us } = breakdown;
+        cells.extend([mean_us, metadata_us, nodes_us, copy_us, rest_us].map(|us| format!("{us:.0}")));
+        if !processes.is_empty() {
+            cells.extend([row.client_us(), front_cpu_us].map(|us| format!("{us:.0}")));
+        }
+        Some(cells)
+    });
+    let cells: Vec<_> = cells.collect();
+    if cells.is_empty() {
+        return;
+    }
+    println!("\n  where the time goes, µs of an operation on average:");
+    let mut header = [&WHAT[..], &["mean", "metadata", "nodes", "copy", "rest"]].concat();
+    if !processes.is_empty() {
+        header.extend(["CPU client", "CPU front"]);
+    }
+    table::print(&header, &cells);
+    println!(
+        "\n  metadata: the manifest read (GET) or committed (PUT). nodes: from the question to them to verified bytes or 14 durable \
+         shards.\n  copy: PUT only, into the stripe and encoded. rest: the client, the gateway's front, what is between them, waiting \
+         for a core;\n  of a GET also the copy to the client. CPU front: of the gateway, outside of all these stages."
+    );
+}
+
+pub(super) fn as_json(rows: &[Row]) -> Value {
+    let one = |row: &Row| {
+        let measured = &row.measured;
+        let breakdown = Breakdown::of(row).map(|breakdown| {
+            json!({
+                "mean_us": breakdown.mean_us,
+                "metadata_us": breakdown.metadata_us,
+                "nodes_us": breakdown.nodes_us,
+                "copy_us": breakdown.copy_us,
+                "rest_us": breakdown.rest_us,
+                "front_cpu_us": breakdown.front_cpu_us,
+            })
+        });
+        json!({
+            "over": row.over,
+            "operation": row.operation.name(),
+            "object_bytes": row.size.0,
+            "concurrency": row.concurrency,
+            "seconds": measured.seconds,
+            "operations": measured.operations(),
+            "failures": measured.failures,
+            "operations_per_second": measured.operations_per_second(),
+            "p50_us": measured.quantile_us(0.5),
+            "p99_us": measured.quantile_us(0.99),
+            "p999_us": measured.quantile_us(0.999),
+            "client_cpu_us_per_operation": row.client_us(),
+            "client_and_gateway_cpu_us_per_operation": row.ends_us(),
+            "all_cpu_us_per_operation": row.all_us(),
+            "cpu_seconds_by_role": measured.cpu,
+            "breakdown": breakdown,
+            "counted": row.counted,
+        })
+    };
+    json!({ "rows": rows.iter().map(one).collect::<Vec<_>>() })
+}
