@@ -6,7 +6,7 @@ use super::link::{GRANT_EXPIRES, Held, Link, NotBegun, Reply};
 use super::retry::{Again, Tries};
 use super::{Client, Route};
 use std::sync::Arc;
-use tenfour_rdma::Buffer;
+use tenfour_rdma::{Buffer, GrantError};
 use tenfour_types::native::{Answer, ObjectInfo, Operation, Precondition, Read, Request};
 use tenfour_types::{Checksum, ETag};
 

@@ -7,7 +7,7 @@ use super::objects::{Served, Stored, request, unexpected};
 use super::retry::{Again, Tries};
 use super::{Client, Route};
 use std::sync::Arc;
-use tenfour_rdma::Frozen;
+use tenfour_rdma::{Frozen, GrantError};
 use tenfour_types::Wire as _;
 use tenfour_types::limits::PUT_BYTES_MAX;
 use tenfour_types::native::{
