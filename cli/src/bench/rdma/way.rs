@@ -21,13 +21,13 @@ pub(super) struct Door {
 
 #[derive(Clone)]
 enum Either {
-    Http(S3),
+    Http(Box<S3>),
     Native(Client, String),
 }
 
 impl Door {
     pub(super) fn http(bucket: S3) -> Self {
-        Self { name: HTTP.to_owned(), way: Either::Http(bucket) }
+        Self { name: HTTP.to_owned(), way: Either::Http(Box::new(bucket)) }
     }
 
     /// Connects, with memory for so many workers.
