@@ -37,7 +37,8 @@ impl World {
         config.retry.attempts_max = 2;
         config.retry.pause = Duration::from_millis(1);
         let place = Place { link: Some(link.clone()), ..Place::default() };
-        let inner = Inner { config, domain, http: None, place: tokio::sync::Mutex::new(place) };
+        let (place, copied_bytes) = (tokio::sync::Mutex::new(place), Default::default());
+        let inner = Inner { config, domain, http: None, place, copied_bytes };
         Self { client: Client { inner: Arc::new(inner) }, link, gateway, _slot: slot }
     }
 
