@@ -3,6 +3,10 @@
 //! Invariant: what was granted for a request stays granted until the gateway answered it or the connection is dead: revoking it under
 //! a gateway that still writes or reads would cost every other request of the connection.
 
+mod call;
+
+pub(super) use call::Call;
+
 use super::config::ClientConfig;
 use super::error::{Error, Failure};
 use super::receive;
@@ -16,8 +20,8 @@ use tenfour_rdma::{
 };
 use tenfour_types::native::login::{Secrets, SigningKey, carrier_code, date_of};
 use tenfour_types::native::{
-    Answer, Entry, Greeting, HEAD_BYTES, Login, LoginAnswer, Opener, Refusal, Request, Sealer, Slot,
-    ToClient, ToGateway, Welcome, answer, slot_body_offset,
+    Answer, Entry, Greeting, HEAD_BYTES, Login, LoginAnswer, Opener, Refusal, Sealer, Slot, ToClient,
+    ToGateway, Welcome, answer, slot_body_offset,
 };
 use tenfour_types::{Scaled, Wire as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -299,105 +303,6 @@ impl Drop for TakenSlot<'_> {
     fn drop(&mut self) {
         if !self.is_written {
             self.core.state().slots.push(self.slot);
-        }
-    }
-}
-
-/// One request of a link, on the side of the caller. Dropping it gives up the answer, not the request.
-pub(super) struct Call {
-    link: Arc<Link>,
-    pub(super) id: u32,
-    events: mpsc::UnboundedReceiver<Event>,
-    sent: bool,
-}
-
-impl Call {
-    /// Sends the request.
-    pub(super) async fn send(&mut self, request: Request) -> Result<(), Failure> {
-        let message = ToGateway::Request { id: self.id, request };
-        self.link.send(&message).await.map_err(|error| self.not_sent(error))?;
-        self.sent = true;
-        Ok(())
-    }
-
-    /// Sends the request in a slot, with the object's bytes.
-    pub(super) async fn send_in_slot(
-        &mut self,
-        into: Buffer,
-        slot: TakenSlot<'_>,
-        message: &[u8],
-        content: &[u8],
-    ) -> Result<(), Failure> {
-        let written = self.link.write_slot(into, slot, message, content).await;
-        written.map_err(|error| self.not_sent(error))?;
-        self.sent = true;
-        Ok(())
-    }
-
-    /// What was granted for a request that was not sent: nobody will use it.
-    pub(super) async fn take_back(mut self) -> Held {
-        let pending = self.link.core.state().pending.remove(&self.id);
-        match pending {
-            Some(pending) => pending.held,
-            // The connection has ended: the receiving side hands over what it found in the table.
-            None => match self.events.recv().await {
-                Some(Event::Broken(held)) => held,
-                _ => Held::default(),
-            },
-        }
-    }
-
-    /// Sends what follows the request.
-    pub(super) async fn follow(&self, message: &ToGateway) -> Result<(), OperationError> {
-        self.link.send(message).await
-    }
-
-    /// Writes a chunk and says so.
-    pub(super) async fn write(&self, source: Frozen, to: Remote, chunk: u32) -> Result<(), OperationError> {
-        self.link.write_then_send(source, to, &ToGateway::Written { id: self.id, chunk }).await
-    }
-
-    /// What the gateway says next. An answer that does not come in time ends the connection: nothing else is known to work.
-    pub(super) async fn next(&mut self, deadline: Duration) -> Event {
-        match timeout(deadline.scaled(), self.events.recv()).await {
-            Ok(Some(event)) => event,
-            Ok(None) => Event::Broken(Held::default()),
-            Err(_) => {
-                self.link.core.connection.close().await;
-                self.events.recv().await.unwrap_or(Event::Broken(Held::default()))
-            }
-        }
-    }
-
-    /// The next thing said, which must be the answer.
-    pub(super) async fn reply(&mut self, deadline: Duration) -> Result<Reply, Held> {
-        loop {
-            match self.next(deadline).await {
-                Event::Reply(reply) => return Ok(*reply),
-                Event::Broken(held) => return Err(held),
-                // Not what was asked for; the answer will come all the same.
-                Event::WriteHere(..) | Event::Entries(_) => {}
-            }
-        }
-    }
-
-    fn not_sent(&self, error: OperationError) -> Failure {
-        match error {
-            OperationError::MessageTooLong => {
-                Failure::before(Error::Buffer("the request's names and headers are longer than a message"))
-            }
-            OperationError::LocalProtection => {
-                Failure::before(Error::Buffer("the buffer is of another client's memory"))
-            }
-            _ => Failure::broken(false),
-        }
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        if !self.sent {
-            self.link.core.state().pending.remove(&self.id);
         }
     }
 }
