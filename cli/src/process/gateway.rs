@@ -108,17 +108,19 @@ fn token_bytes(file: &GatewayFile) -> Result<usize> {
     Ok(bytes)
 }
 
-/// Bodies that go by RDMA, steered by HTTP headers.
+/// Bodies that go by RDMA, steered by HTTP headers: none, where S3 is not served over RDMA.
 fn token_config(file: &GatewayFile) -> Result<TokenConfig> {
+    if file.rdma_listen.is_empty() {
+        return Ok(TokenConfig::default());
+    }
+    token_bytes(file)?;
     let places = Fabric::Auto.endpoints(&file.rdma_listen).context("rdma_listen")?;
     let listened = places.iter().find_map(|place| match place.endpoint {
         Endpoint::Verbs(address) if !address.ip().is_unspecified() => Some(address.ip()),
         _ => None,
     });
-    // Where there is no device, requests are told so instead of being told that nobody wants it.
-    let is_wanted = !file.rdma_listen.is_empty();
-    let memory_bytes = if is_wanted { file.rdma_token_memory.as_usize() } else { 0 };
-    token_bytes(file)?;
+    // Also where there is no device: requests are told so then, instead of being told that nobody wants it.
+    let memory_bytes = file.rdma_token_memory.as_usize();
     Ok(TokenConfig { memory_bytes, address: file.rdma_address.or(listened), ..TokenConfig::default() })
 }
 
