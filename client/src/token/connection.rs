@@ -77,7 +77,7 @@ impl TokenConnection<'_> {
             headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         words.push((TOKEN, self.token(exposed.place(), wanted).to_string()));
         let answer = self.client.call(Method::PUT, path, query, &words).await;
-        drop(exposed);
+        exposed.end();
         let headers = served(answer?)?;
         let moved = moved(&headers)?;
         if moved != wanted {

@@ -152,8 +152,7 @@ impl Agreed {
         let Self { pair, counted, .. } = self;
         tokio::spawn(async move {
             sleep(LINGER.scaled()).await;
-            drop(pair);
-            drop(counted);
+            drop((pair, counted));
         });
     }
 }
