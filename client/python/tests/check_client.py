@@ -18,9 +18,7 @@ import tempfile
 import threading
 import time
 
-import boto3
 import numpy as np
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 import check_arrays
@@ -42,17 +40,8 @@ class World:
 
     def __init__(self, program):
         self.cluster = harness.Cluster(program)
-        keys = {"access_key": self.cluster.access_key, "secret_key": self.cluster.secret_key}
-        self.s3 = boto3.client(
-            "s3",
-            endpoint_url=self.cluster.http,
-            region_name="us-east-1",
-            aws_access_key_id=keys["access_key"],
-            aws_secret_access_key=keys["secret_key"],
-            config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
-        )
-        self.s3.create_bucket(Bucket=BUCKET)
-        self.keys = keys
+        self.keys = self.cluster.keys
+        self.s3 = self.cluster.boto3(BUCKET)
         self.clients = {name: self.client(name) for name in ("shm", "tcp", "http")}
 
     def client(self, name, **more):

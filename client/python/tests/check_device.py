@@ -14,9 +14,7 @@ import random
 import sys
 import time
 
-import boto3
 import numpy as np
-from botocore.config import Config
 
 import harness
 from harness import check, eventually, is_let_go, raises
@@ -36,17 +34,8 @@ class World:
     def __init__(self, given):
         more = ("--timeout-scale", str(given.timeout_scale))
         self.cluster = harness.Cluster(given.tenfour, given.address, more)
-        keys = {"access_key": self.cluster.access_key, "secret_key": self.cluster.secret_key}
-        self.s3 = boto3.client(
-            "s3",
-            endpoint_url=self.cluster.http,
-            region_name="us-east-1",
-            aws_access_key_id=keys["access_key"],
-            aws_secret_access_key=keys["secret_key"],
-            config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}, read_timeout=600),
-        )
-        self.s3.create_bucket(Bucket=BUCKET)
-        self.client = tenfour.Client(self.cluster.endpoints["verbs"], **keys)
+        self.s3 = self.cluster.boto3(BUCKET, read_timeout=600)
+        self.client = tenfour.Client(self.cluster.endpoints["verbs"], **self.cluster.keys)
 
     def by_boto3(self, key):
         return self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
@@ -127,8 +116,7 @@ def memory_that_is_used_again_is_registered_once(world):
 
 @check
 def kept_memory_is_bounded(world):
-    keys = {"access_key": world.cluster.access_key, "secret_key": world.cluster.secret_key}
-    with tenfour.Client(world.cluster.endpoints["verbs"], kept_bytes=300_000, **keys) as client:
+    with tenfour.Client(world.cluster.endpoints["verbs"], kept_bytes=300_000, **world.cluster.keys) as client:
         sources = [bytearray(pattern(number, 100_000)) for number in range(5)]
         for number, source in enumerate(sources):
             client.put_object(BUCKET, f"bounded/{number}", source, mode="push")

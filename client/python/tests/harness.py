@@ -105,8 +105,26 @@ class Cluster:
             "verbs": f"verbs:{self.address}",
             "shm": re.search(r"(shm:\S+)", told)[1],
         }
-        self.access_key = re.search(r"access key +(\S+)", told)[1]
-        self.secret_key = re.search(r"secret key +(\S+)", told)[1]
+        self.keys = {
+            "access_key": re.search(r"access key +(\S+)", told)[1],
+            "secret_key": re.search(r"secret key +(\S+)", told)[1],
+        }
+
+    def boto3(self, bucket, **config):
+        """boto3 over HTTP, which knows nothing of this package, and a bucket that it made."""
+        import boto3
+        from botocore.config import Config
+
+        s3 = boto3.client(
+            "s3",
+            endpoint_url=self.http,
+            region_name="us-east-1",
+            aws_access_key_id=self.keys["access_key"],
+            aws_secret_access_key=self.keys["secret_key"],
+            config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}, **config),
+        )
+        s3.create_bucket(Bucket=bucket)
+        return s3
 
     def gateway(self):
         """The process that serves."""
