@@ -12,7 +12,7 @@ const WHAT: [&str; 4] = ["operation", "size", "in flight", "over"];
 pub(super) fn print(rows: &[Row], processes: &Processes) {
     print_measured(rows, processes);
     print_ratios(rows, processes);
-    print_breakdown(rows, processes);
+    print_breakdown(rows);
 }
 
 fn what(row: &Row) -> Vec<String> {
@@ -86,8 +86,6 @@ struct Breakdown {
     copy_us: f64,
     /// What is left: the client, the gateway's front, and what is between the two.
     rest_us: f64,
-    /// CPU of the gateway outside of these stages.
-    front_cpu_us: f64,
 }
 
 impl Breakdown {
@@ -105,27 +103,22 @@ impl Breakdown {
             Operation::Put => (wall(&["commit"]), wall(&["fanout"]), wall(&["receive", "encode"])),
             Operation::Get => (wall(&["lookup"]), wall(&["gather"]), 0.0),
         };
-        let busy = row.each_us(stages.iter().map(|stage| stage.busy_seconds).sum());
         Some(Self {
             mean_us,
             metadata_us,
             nodes_us,
             copy_us,
             rest_us: mean_us - metadata_us - nodes_us - copy_us,
-            front_cpu_us: row.role_us("gateway") - busy,
         })
     }
 }
 
-fn print_breakdown(rows: &[Row], processes: &Processes) {
+fn print_breakdown(rows: &[Row]) {
     let cells = rows.iter().filter_map(|row| {
         let breakdown = Breakdown::of(row)?;
         let mut cells = what(row);
-        let Breakdown { mean_us, metadata_us, nodes_us, copy_us, rest_us, front_cpu_us } = breakdown;
+        let Breakdown { mean_us, metadata_us, nodes_us, copy_us, rest_us } = breakdown;
         cells.extend([mean_us, metadata_us, nodes_us, copy_us, rest_us].map(|us| format!("{us:.0}")));
-        if !processes.is_empty() {
-            cells.extend([row.client_us(), front_cpu_us].map(|us| format!("{us:.0}")));
-        }
         Some(cells)
     });
     let cells: Vec<_> = cells.collect();
@@ -133,15 +126,12 @@ fn print_breakdown(rows: &[Row], processes: &Processes) {
         return;
     }
     println!("\n  where the time goes, µs of an operation on average:");
-    let mut header = [&WHAT[..], &["mean", "metadata", "nodes", "copy", "rest"]].concat();
-    if !processes.is_empty() {
-        header.extend(["CPU client", "CPU front"]);
-    }
+    let header = [&WHAT[..], &["mean", "metadata", "nodes", "copy", "rest"]].concat();
     table::print(&header, &cells);
     println!(
         "\n  metadata: the manifest read (GET) or committed (PUT). nodes: from the question to them to verified bytes or 14 durable \
          shards.\n  copy: PUT only, into the stripe and encoded. rest: the client, the gateway's front, what is between them, waiting \
-         for a core;\n  of a GET also the copy to the client. CPU front: of the gateway, outside of all these stages."
+         for a core;\n  of a GET also the copy to the client."
     );
 }
 
@@ -155,7 +145,6 @@ pub(super) fn as_json(rows: &[Row]) -> Value {
                 "nodes_us": breakdown.nodes_us,
                 "copy_us": breakdown.copy_us,
                 "rest_us": breakdown.rest_us,
-                "front_cpu_us": breakdown.front_cpu_us,
             })
         });
         json!({

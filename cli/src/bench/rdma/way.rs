@@ -71,7 +71,7 @@ impl Worker {
 impl Way for Worker {
     async fn put(&mut self, key: &str, content: Pattern) -> Result<()> {
         let (client, bucket) = match &mut self.way {
-            Either::Http(bucket) => return bucket.as_mut().put(key, content).await,
+            Either::Http(bucket) => return Way::put(&mut **bucket, key, content).await,
             Either::Native(client, bucket) => (client.clone(), bucket.clone()),
         };
         let mut buffer = self.buffer(&client, content.len()).await?;
@@ -85,7 +85,7 @@ impl Way for Worker {
 
     async fn get(&mut self, key: &str, content: Pattern) -> Result<()> {
         let (client, bucket) = match &mut self.way {
-            Either::Http(bucket) => return bucket.as_mut().get(key, content).await,
+            Either::Http(bucket) => return Way::get(&mut **bucket, key, content).await,
             Either::Native(client, bucket) => (client.clone(), bucket.clone()),
         };
         let into = self.buffer(&client, content.len()).await?;
