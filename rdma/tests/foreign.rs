@@ -153,6 +153,7 @@ mod verbs {
             let is_refused =
                 matches!(refused, Err(OperationError::RemoteOperation | OperationError::RemoteAccess));
             assert!(is_refused, "{refused:?}");
+            drop(exposed);
             let (ours, theirs) = connect((&server, Admits::Nothing), (&client, Admits::Everything)).await;
             let exposed = ours.expose_to_write(server.pool().try_lease(4096).unwrap()).unwrap();
             assert!(write(&theirs, frozen(&client, &bytes), exposed.place(), None).await.is_err());
