@@ -126,11 +126,11 @@ impl Drop for Room {
 #[derive(Clone)]
 pub(super) struct Lender {
     pool: Pool,
-    share: Arc<Semaphore>,
+    share: Option<Arc<Semaphore>>,
 }
 
-/// A user's part of the memory.
-pub(super) type Permit = OwnedSemaphorePermit;
+/// A user's part of the memory; `None` where it is the client's own.
+pub(super) type Permit = Option<OwnedSemaphorePermit>;
 
 /// Units of a pool that one user may have.
 pub(super) fn share_of(pool: &Pool) -> usize {
@@ -138,14 +138,18 @@ pub(super) fn share_of(pool: &Pool) -> usize {
 }
 
 impl Lender {
-    pub(super) fn new(pool: Pool, share: Arc<Semaphore>) -> Self {
+    /// `share` is what the user may have of memory that others need too.
+    pub(super) fn new(pool: Pool, share: Option<Arc<Semaphore>>) -> Self {
         Self { pool, share }
     }
 
     /// A buffer, when its turn comes. The caller holds none that others wait for.
     pub(super) async fn lease(&self, bytes: usize) -> Result<(Buffer, Permit), Exhausted> {
         let leasing = async {
-            let permit = self.share.clone().acquire_many_owned(units(bytes)).await.map_err(|_| Exhausted)?;
+            let permit = match self.share.clone() {
+                Some(share) => Some(share.acquire_many_owned(units(bytes)).await.map_err(|_| Exhausted)?),
+                None => None,
+            };
             let buffer = self.pool.lease(bytes).await.map_err(|_| Exhausted)?;
             Ok((buffer, permit))
         };
@@ -154,7 +158,10 @@ impl Lender {
 
     /// The same, if there is so much now and nobody waits.
     pub(super) fn try_lease(&self, bytes: usize) -> Option<(Buffer, Permit)> {
-        let permit = self.share.clone().try_acquire_many_owned(units(bytes)).ok()?;
+        let permit = match self.share.clone() {
+            Some(share) => Some(share.try_acquire_many_owned(units(bytes)).ok()?),
+            None => None,
+        };
         Some((self.pool.try_lease(bytes)?, permit))
     }
 

@@ -9,7 +9,7 @@
 use super::channel::Outgoing;
 use super::door::told_to_stop;
 use super::following::{Follower, Following, Follows};
-use super::memory::{Lender, Permit, Room, share_of};
+use super::memory::{Lender, Permit, Room};
 use super::slots::Slots;
 use super::users::{Member, Users};
 use crate::ops::Backend;
@@ -99,8 +99,7 @@ impl<B: Backend> Session<B> {
             return None;
         };
         let is_alone = connection.provider() == Provider::Shm;
-        let own = || Arc::new(Semaphore::new(2 * share_of(room.pool())));
-        let share = if is_alone { own() } else { member.memory.clone() };
+        let share = (!is_alone).then(|| member.memory.clone());
         let lender = Lender::new(room.pool().clone(), share);
         let (slots, granted) = Slots::grant(connection.clone(), &lender);
         let welcome = Welcome {
@@ -309,28 +308,31 @@ impl<B: Backend> Context<B> {
             Ok(wants) => wants,
             Err(refusal) => return (Err(refusal), None),
         };
+        // Each in a box of its own size: a request's task is moved as a whole, and a HEAD is no PUT.
         let result = match operation {
-            Operation::Get { read, into } => return self.get(&wants, &key, (read, into), asked).await,
-            Operation::Head(read) => self.head(&wants, &key, read).await,
-            Operation::Put { headers, precondition, content } => {
-                self.put(&wants, &key, (headers, precondition), content, asked).await
+            Operation::Get { read, into } => {
+                return Box::pin(self.get(&wants, &key, (read, into), asked)).await;
             }
-            Operation::Delete { precondition } => self.delete(&wants, &key, precondition).await,
+            Operation::Head(read) => Box::pin(self.head(&wants, &key, read)).await,
+            Operation::Put { headers, precondition, content } => {
+                Box::pin(self.put(&wants, &key, (headers, precondition), content, asked)).await
+            }
+            Operation::Delete { precondition } => Box::pin(self.delete(&wants, &key, precondition)).await,
             Operation::List { prefix, delimiter, from, most, window } => {
-                self.list(&wants, super::listing::Listing { prefix, delimiter, from, most, window }, asked)
-                    .await
+                let listing = super::listing::Listing { prefix, delimiter, from, most, window };
+                Box::pin(self.list(&wants, listing, asked)).await
             }
             Operation::CreateUpload { headers, checksum } => {
-                self.create_upload(&wants, &key, headers, checksum).await
+                Box::pin(self.create_upload(&wants, &key, headers, checksum)).await
             }
             Operation::UploadPart { upload, number, content } => {
-                self.upload_part(&wants, &key, (&upload, number), content, asked).await
+                Box::pin(self.upload_part(&wants, &key, (&upload, number), content, asked)).await
             }
             Operation::CompleteUpload { upload, count, parts, precondition, checksum, full_object, size } => {
                 let whole = super::uploads::Whole { count, precondition, checksum, full_object, size };
-                self.complete_upload(&wants, &key, &upload, whole, parts, asked).await
+                Box::pin(self.complete_upload(&wants, &key, &upload, whole, parts, asked)).await
             }
-            Operation::AbortUpload { upload } => self.abort_upload(&wants, &key, &upload).await,
+            Operation::AbortUpload { upload } => Box::pin(self.abort_upload(&wants, &key, &upload)).await,
         };
         (result, None)
     }
@@ -343,9 +345,10 @@ impl<B: Backend> Context<B> {
         let reply = ToClient::Reply { id, slot, fabric, result: result.map_err(native::Refusal::from) };
         self.running.lock().remove(&id);
         let sent = match last {
-            Some((source, to, _permit)) => match self.outgoing.write_then_send(source, to, &reply).await {
-                // The memory counts as the user's until the device has let go of it.
-                Ok(placed) => placed.await,
+            Some((source, to, permit)) => match self.outgoing.write_then_send(source, to, &reply).await {
+                // The memory counts as the user's until the device has let go of it; a client's own pool sees to itself.
+                Ok(placed) if permit.is_some() => placed.await,
+                Ok(_) => Ok(()),
                 Err(error) => Err(error),
             },
             None => self.outgoing.send(&reply).await,

@@ -59,23 +59,24 @@ impl ShmLink {
         // In this order: once the status is there, the count is final.
         let status = self.peer.load(Word::Status);
         let completed = self.peer.load(Word::Completed);
-        let drained = {
+        let (drained, concerns_peer) = {
             let mut state = self.pair.sends.lock();
             let mut ring = self.ring.lock();
             if state.failed {
                 return;
             }
+            let before = (ring.produced, ring.reads_done);
             let drained = self.complete(&mut state, &mut ring, completed);
             self.place(&mut state, &mut ring);
-            drained
+            (drained, before != (ring.produced, ring.reads_done))
         };
         match drained {
-            Ok((0, _)) => {}
-            Ok((count, _)) => {
-                self.pair.sends.release(count);
-                self.doorbell.ring(&self.peer);
-            }
+            Ok(count) => self.pair.sends.release(count),
             Err(error) => self.fail(ConnectionError::Operation(error), error),
+        }
+        // That we know of its completions is nothing to wake it for.
+        if concerns_peer {
+            self.doorbell.ring(&self.peer);
         }
         if status != 0 {
             let error = OperationError::from_code(u32::try_from(status).unwrap_or_default());
@@ -89,7 +90,7 @@ impl ShmLink {
         state: &mut SendState,
         ring: &mut Ring,
         completed: u64,
-    ) -> Result<(usize, u64), OperationError> {
+    ) -> Result<usize, OperationError> {
         if completed > ring.newest {
             return Err(OperationError::RemoteOperation);
         }
@@ -109,7 +110,7 @@ impl ShmLink {
             count += 1;
         }
         self.noticed.fetch_max(completed, Ordering::AcqRel);
-        Ok((count, completed))
+        Ok(count)
     }
 
     /// Puts into the ring what it has room for, in order.

@@ -310,7 +310,7 @@ impl Open {
     }
 
     fn lender(&self, member: &Member) -> Lender {
-        Lender::new(self.domain.pool().clone(), member.memory.clone())
+        Lender::new(self.domain.pool().clone(), Some(member.memory.clone()))
     }
 }
 
