@@ -21,6 +21,7 @@ mod handler;
 mod headers;
 mod payload;
 mod proof;
+mod requests;
 mod room;
 mod service;
 mod socket;

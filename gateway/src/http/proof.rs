@@ -247,32 +247,10 @@ fn is_form(parts: &Parts) -> Result<bool, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::super::guard::admit;
+    use super::super::requests::{authorization, parts, refused, rules};
     use super::*;
-    use hyper::Request;
 
     const SHA: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-
-    fn rules(sigv2: SigV2) -> Rules {
-        Rules { region: "us-east-1".into(), sigv2, domain: Some("s3.example:9000".into()) }
-    }
-
-    fn parts(method: &str, uri: &str, headers: &[(&str, &str)]) -> Parts {
-        let mut request = Request::builder().method(method).uri(uri);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        request.body(()).unwrap().into_parts().0
-    }
-
-    fn authorization(signed: &str) -> String {
-        format!(
-            "AWS4-HMAC-SHA256 Credential=AK/20261123/us-east-1/s3/aws4_request, SignedHeaders={signed}, Signature=ab"
-        )
-    }
-
-    fn refused(parts: &Parts, sigv2: SigV2) -> String {
-        admit(parts, &rules(sigv2)).unwrap_err().code().to_owned()
-    }
 
     #[test]
     fn an_unsigned_amz_header_is_refused_in_headers_and_in_presigned_urls() {

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::Tunables;
 use crate::engine::grants::grant_write;
 use crate::memory::Pool;
-use crate::{ConnectionError, Domain, DomainConfig, Provider, Received, Remote};
+use crate::{ConnectionError, Domain, DomainConfig, Grant, Open, Provider, Received, Remote};
 use proptest::prelude::*;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
@@ -29,6 +29,14 @@ impl Liar {
         let config = DomainConfig::new(Provider::Tcp, "liar", ClusterKey::generate(), 4096);
         let connection = Connection::new(Link::Tcp(link.clone()), Domain::open(config).unwrap());
         Self { link, connection, stream }
+    }
+
+    /// Opens a page full of `byte` to it.
+    fn grant_page(&self, pool: &Pool, byte: u8, expires: Duration) -> Grant<Open> {
+        let mut page = pool.try_lease(4096).unwrap();
+        page.fill(byte);
+        let key = crate::engine::grants::random_key;
+        grant_write(&self.link.pair.grants, page, 0..4096, expires, key).unwrap()
     }
 
     async fn say(&mut self, frames: &[Frame]) {
@@ -77,9 +85,7 @@ proptest! {
         runtime.block_on(async {
             let pool = Pool::create("test", 1 << 16).unwrap();
             let mut liar = Liar::new(&pool).await;
-            let mut secret = pool.try_lease(4096).unwrap();
-            secret.fill(0xee);
-            let grant = grant_write(&liar.link.pair.grants, secret, 0..4096, SOON, crate::engine::grants::random_key).unwrap();
+            let grant = liar.grant_page(&pool, 0xee, SOON);
             let mut waiting = Vec::new();
             for _ in 0..outstanding {
                 let from = Remote { address: 0, bytes: 64, key: 0 };
@@ -135,16 +141,7 @@ async fn out_of_turn_is_refused_and_said() {
 async fn sealing_cuts_a_slow_write_off() {
     let pool = Pool::create("test", 1 << 16).unwrap();
     let mut liar = Liar::new(&pool).await;
-    let mut buffer = pool.try_lease(4096).unwrap();
-    buffer.fill(0);
-    let grant = grant_write(
-        &liar.link.pair.grants,
-        buffer,
-        0..4096,
-        Duration::from_secs(60),
-        crate::engine::grants::random_key,
-    )
-    .unwrap();
+    let grant = liar.grant_page(&pool, 0, Duration::from_secs(60));
     let Remote { key, address, bytes } = grant.remote();
     liar.say(&[Frame::Write { sequence: 1, key, address, bytes, immediate: Some(1) }]).await;
     liar.stream.write_all(&[7; 2048]).await.unwrap();
@@ -163,16 +160,7 @@ async fn sealing_cuts_a_slow_write_off() {
 async fn expiry_cuts_a_slow_write_off() {
     let pool = Pool::create("test", 1 << 16).unwrap();
     let mut liar = Liar::new(&pool).await;
-    let mut buffer = pool.try_lease(4096).unwrap();
-    buffer.fill(0);
-    let grant = grant_write(
-        &liar.link.pair.grants,
-        buffer,
-        0..4096,
-        Duration::from_millis(50),
-        crate::engine::grants::random_key,
-    )
-    .unwrap();
+    let grant = liar.grant_page(&pool, 0, Duration::from_millis(50));
     let Remote { key, address, bytes } = grant.remote();
     liar.say(&[Frame::Write { sequence: 1, key, address, bytes, immediate: None }]).await;
     liar.stream.write_all(&[7; 100]).await.unwrap();
