@@ -175,7 +175,29 @@ impl Proofs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::is_documented;
     use tokio::io::duplex;
+
+    /// As at the door for clients from outside.
+    #[test]
+    fn the_handshake_is_the_documented_one() {
+        let opening = |nonce: u8| {
+            let mut opening = opening(b"fabric").unwrap();
+            opening[MAGIC.len()..MAGIC.len() + NONCE_BYTES].fill(nonce);
+            opening
+        };
+        let (initiator, acceptor) = (opening(1), opening(2));
+        let key = ClusterKey::from_bytes(tenfour_types::native::OPEN_DOOR_KEY_IS_PUBLIC);
+        let proofs = Proofs::new(&key, &initiator, &acceptor);
+        is_documented(&[
+            ("initiator's opening", &initiator),
+            ("acceptor's opening", &acceptor),
+            ("transcript", proofs.transcript.as_bytes()),
+            ("acceptor", proofs.of("acceptor").as_bytes()),
+            ("initiator", proofs.of("initiator").as_bytes()),
+            ("session", proofs.session_key().expose()),
+        ]);
+    }
 
     #[tokio::test]
     async fn both_ends_learn_the_hello_and_one_session_key() {

@@ -19,6 +19,8 @@ mod choice;
 mod completion;
 mod config;
 mod connection;
+#[path = "../../types/src/native/document.rs"]
+mod document;
 mod domain;
 mod endpoint;
 mod engine;

@@ -97,7 +97,22 @@ pub(crate) fn mac(key: &ClusterKey, role: Role, signed: &[u8; SIGNED_BYTES]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::{is_documented, vector};
     use proptest::prelude::*;
+    use tenfour_types::native::Greeting;
+
+    #[test]
+    fn the_set_up_is_the_documented_one() {
+        let key = ClusterKey::from_hex(&vector("session")).unwrap();
+        let encoded = |kind, nonce, pool_bytes, role| {
+            let private_data = Greeting::new([nonce; 32]).encode().to_vec();
+            Setup { kind, provider: Provider::Tcp, private_data, pool_bytes }.encode(&key, role).unwrap()
+        };
+        is_documented(&[
+            ("request", &encoded(Kind::Request, 3, 1 << 20, Role::Initiator)),
+            ("accept", &encoded(Kind::Accept, 4, 1 << 24, Role::Acceptor)),
+        ]);
+    }
 
     proptest! {
         #[test]

@@ -79,7 +79,18 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::{is_documented, vector};
     use proptest::prelude::*;
+
+    #[test]
+    fn heads_are_the_documented_ones() {
+        let bytes = |name| vector(name).len() as u32 / 2;
+        let login = Frame::Send { sequence: 1, bytes: bytes("Login") };
+        let (key, address) = (0x0123_4567_89ab_cdef, (1 << 32) + 65_536);
+        let put =
+            Frame::Write { sequence: 2, key, address, bytes: bytes("bytes of the slot"), immediate: Some(1) };
+        is_documented(&[("head before Login", &login.encode()), ("head before the slot", &put.encode())]);
+    }
 
     fn frames() -> impl Strategy<Value = Frame> {
         let (sequence, word) = (any::<u64>, any::<u32>);

@@ -227,6 +227,11 @@ impl Secrets {
         Self { key, transcript: *hasher.finalize().as_bytes() }
     }
 
+    #[cfg(test)]
+    pub(super) fn transcript(&self) -> [u8; 32] {
+        self.transcript
+    }
+
     fn of(&self, label: &str) -> blake3::Hash {
         blake3::Hasher::new_keyed(&self.key.0).update(&self.transcript).update(label.as_bytes()).finalize()
     }

@@ -15,7 +15,9 @@ pub mod frame;
 pub mod login;
 pub mod request;
 
+mod document;
 mod tests;
+mod vectors;
 
 pub use answer::{Answer, Entry, ObjectInfo, Refusal, Retry, Slot, ToClient, Welcome};
 pub use frame::{FrameError, HEAD_BYTES, Opener, Sealer};
