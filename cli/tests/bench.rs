@@ -54,6 +54,12 @@ fn s3_over_rdma_is_measured_beside_http() {
                 let breakdown = &row["breakdown"];
                 assert!(breakdown["metadata_us"].as_f64().is_some_and(|us| us > 0.0), "{row}");
                 assert!(breakdown["nodes_us"].as_f64().is_some_and(|us| us > 0.0), "{row}");
+                let copy_us = breakdown["copy_us"].as_f64();
+                assert_eq!(copy_us.is_some_and(|us| us > 0.0), operation == "PUT", "{row}");
+                assert!(
+                    copy_us.is_some() || breakdown["copy_us"].is_null(),
+                    "not counted, not nothing: {row}"
+                );
             }
         }
     }
@@ -79,4 +85,6 @@ fn what_is_missing_is_said() {
     assert!(stderr(&["rdma"]).contains("--data DIR"));
     assert!(stderr(&["rdma", "--data", "/nowhere"]).contains("holds no cluster"));
     assert!(stderr(&["rdma", "--data", "/nowhere", "--sizes", "1GiB"]).contains("64MiB at most"));
+    let short = stderr(&["rdma", "--data", "/nowhere", "--seconds", "6", "--rounds", "1000"]);
+    assert!(short.contains("slices of 6 ms") && short.contains("500 ms or more"), "{short}");
 }

@@ -8,6 +8,9 @@ use std::path::Path;
 #[derive(Clone, Debug, Default)]
 pub struct Processes(Vec<(String, u32)>);
 
+/// The role of processes that were named by their ids.
+pub const NAMED: &str = "server";
+
 /// CPU seconds by role.
 pub type CpuSeconds = BTreeMap<String, f64>;
 
@@ -17,7 +20,7 @@ impl Processes {
         for pid in pids {
             cpu_seconds(*pid)?;
         }
-        Ok(Self(pids.iter().map(|pid| ("server".to_owned(), *pid)).collect()))
+        Ok(Self(pids.iter().map(|pid| (NAMED.to_owned(), *pid)).collect()))
     }
 
     /// The processes of the cluster in a folder: those that were started with a configuration file below it.
@@ -56,13 +59,15 @@ impl Processes {
         self.0.iter().map(|(role, _)| role.clone()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// CPU time used so far.
-    pub fn cpu(&self) -> CpuSeconds {
+    /// CPU time used so far. One that has ended is an error: what it used would be missing from the difference of two sums.
+    pub fn cpu(&self) -> Result<CpuSeconds> {
         let mut sums = CpuSeconds::new();
         for (role, pid) in &self.0 {
-            *sums.entry(role.clone()).or_default() += cpu_seconds(*pid).unwrap_or(0.0);
+            let seconds =
+                cpu_seconds(*pid).with_context(|| format!("a {role} under measurement has ended"))?;
+            *sums.entry(role.clone()).or_default() += seconds;
         }
-        sums
+        Ok(sums)
     }
 
     /// The largest resident memory that any process of each role ever had, MiB.
@@ -94,4 +99,20 @@ fn peak_kib(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ended_is_an_error_and_no_zero() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let processes = Processes::of_pids(&[child.id()]).unwrap();
+        assert!(processes.cpu().unwrap().contains_key(NAMED));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let error = format!("{:#}", processes.cpu().unwrap_err());
+        assert!(error.contains("has ended") && error.contains(&child.id().to_string()), "{error}");
+    }
 }

@@ -1,8 +1,9 @@
 //! `tenfour bench rdma`: GET and PUT over the native protocol, on every transport that a gateway serves it on, beside HTTP.
 //!
 //! All ways store and read the same objects and take turns, a slice of the time each, so that what else the machine does hits them
-//! alike: the ratios within one run are what it is for. Every byte that comes back is compared, so that each way also reads what the
-//! others stored. Servers and clients wait for events; nothing polls busily.
+//! alike: the ratios within one run are what it is for. All ways do the same work: an object's bytes lie in memory before a PUT is
+//! timed, and a GET ends when they lie in memory and every one was compared, so that each way also reads what the others stored.
+//! Servers and clients wait for events; nothing polls busily.
 
 mod place;
 mod report;
@@ -19,8 +20,13 @@ use std::time::Duration;
 use tenfour_rdma::{Endpoint, Provider};
 use way::{Door, HTTP};
 
+/// The role of gateways among the processes of a cluster.
+const GATEWAY: &str = "gateway";
+
 /// Before a measurement, each way runs for so long without one.
 const WARM_UP: Duration = Duration::from_millis(200);
+/// Shortest slice: CPU time is counted in ticks of 10 ms.
+const SLICE_MIN: Duration = Duration::from_millis(500);
 
 /// Options of `tenfour bench rdma`.
 #[derive(clap::Args, Clone, Debug)]
@@ -50,7 +56,7 @@ pub struct RdmaArguments {
     /// The secret key.
     #[arg(long, value_name = "SECRET", env = "AWS_SECRET_ACCESS_KEY", hide_env_values = true)]
     secret_key: Option<String>,
-    /// Server processes on this machine whose CPU time is measured.
+    /// Server processes on this machine whose CPU time is measured, all of them together: the columns tell no gateway from a node.
     #[arg(long, value_name = "PIDS", value_delimiter = ',')]
     pids: Vec<u32>,
     /// Object sizes, at most 64MiB.
@@ -62,7 +68,7 @@ pub struct RdmaArguments {
     /// How long PUT and GET are measured over each way.
     #[arg(long, value_name = "SECONDS", default_value_t = 6)]
     seconds: u64,
-    /// Slices that this time is cut into; the ways take turns.
+    /// Slices that this time is cut into, each half a second or longer; the ways take turns.
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Also write the results here, as JSON.
@@ -86,6 +92,17 @@ pub async fn run(arguments: RdmaArguments) -> Result<()> {
     let largest = ByteSize::mib(64);
     if let Some(size) = arguments.sizes.iter().find(|size| **size > largest) {
         bail!("--sizes {size}: {largest} at most");
+    }
+    let slice = Duration::from_secs(arguments.seconds) / arguments.rounds;
+    if slice < SLICE_MIN {
+        bail!(
+            "--seconds {} in --rounds {} makes slices of {} ms, too short for CPU time that is counted in ticks of 10 ms: give \
+             each {} ms or more, by more seconds or fewer rounds",
+            arguments.seconds,
+            arguments.rounds,
+            slice.as_millis(),
+            SLICE_MIN.as_millis()
+        );
     }
     let place = Place::find(&arguments)?;
     let doors = doors(&arguments, &place).await?;
@@ -146,7 +163,7 @@ impl Bench<'_> {
         objects: &Objects,
     ) -> Result<Vec<Row>> {
         let rounds = self.arguments.rounds;
-        let slice = Duration::from_secs(self.arguments.seconds.max(1)) / rounds;
+        let slice = Duration::from_secs(self.arguments.seconds) / rounds;
         let mut rows = Vec::new();
         let mut ways = Vec::new();
         for door in self.doors {
@@ -157,9 +174,7 @@ impl Bench<'_> {
             rows.push(Row { over, operation, size, concurrency, measured, counted });
         }
         for round in 0..rounds as usize {
-            for turn in 0..self.doors.len() {
-                // Nobody always comes first.
-                let at = (round + turn) % self.doors.len();
+            for at in turns(round, self.doors.len()) {
                 let (Some(row), Some(ways)) = (rows.get_mut(at), ways.get_mut(at)) else { continue };
                 let before = self.counters().await?;
                 let taken = std::mem::take(ways);
@@ -180,6 +195,13 @@ impl Bench<'_> {
             None => Ok(Counters::new()),
         }
     }
+}
+
+/// The order of a round, so that over the rounds nobody always comes first, nor always after the same one: each order is followed by
+/// its reverse.
+fn turns(round: usize, count: usize) -> Vec<usize> {
+    let turns = (0..count).map(|turn| (round / 2 + turn) % count);
+    if round.is_multiple_of(2) { turns.collect() } else { turns.rev().collect() }
 }
 
 impl Row {
@@ -206,12 +228,42 @@ impl Row {
         self.each_us(self.measured.client_cpu_seconds)
     }
 
+    /// CPU of the gateways for each operation, where they are told from other servers.
+    fn gateway_us(&self) -> Option<f64> {
+        self.measured.cpu.contains_key(GATEWAY).then(|| self.role_us(GATEWAY))
+    }
+
     /// Of the client and of what it speaks with.
-    fn ends_us(&self) -> f64 {
-        self.client_us() + self.role_us("gateway") + self.role_us("server")
+    fn ends_us(&self) -> Option<f64> {
+        Some(self.client_us() + self.gateway_us()?)
     }
 
     fn all_us(&self) -> f64 {
         self.client_us() + self.each_us(self.measured.cpu_seconds())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::turns;
+
+    #[test]
+    fn everybody_comes_after_everybody_alike() {
+        for count in 1..5 {
+            let rounds: Vec<_> = (0..2 * count).map(|round| turns(round, count)).collect();
+            for one in 0..count {
+                assert_eq!(rounds.iter().filter(|round| round[0] == one).count(), 2, "{rounds:?}");
+                for other in (0..count).filter(|other| *other != one) {
+                    let follows = |first: usize, then: usize| {
+                        rounds
+                            .iter()
+                            .flat_map(|round| round.windows(2))
+                            .filter(|pair| **pair == [first, then])
+                            .count()
+                    };
+                    assert_eq!(follows(one, other), follows(other, one), "{one} and {other}: {rounds:?}");
+                }
+            }
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! The tables of `tenfour bench rdma`, and its JSON.
 
-use super::{Operation, Row};
-use crate::bench::processes::Processes;
+use super::{GATEWAY, Operation, Row};
+use crate::bench::processes::{NAMED, Processes};
 use crate::counters::{self, StageUse};
 use crate::table;
 use serde_json::{Value, json};
+use tenfour_types::limits::STRIPE_DATA_BYTES_MAX;
 
 /// Columns that say what a row is about.
 const WHAT: [&str; 4] = ["operation", "size", "in flight", "over"];
@@ -45,11 +46,19 @@ fn print_measured(rows: &[Row], processes: &Processes) {
     println!(
         "\n  client … all: CPU µs for each operation, of this process and of all server processes of each role."
     );
+    if roles.iter().any(|role| role == NAMED) {
+        println!(
+            "  {NAMED}: all processes of --pids together, whatever they are; only --data tells gateways, nodes and metadata apart."
+        );
+    }
 }
 
 fn print_ratios(rows: &[Row], processes: &Processes) {
-    let ends = if processes.is_empty() { "CPU client" } else { "CPU client + gateway" };
-    let mut header = [&WHAT[..], &["ops/s", "p50", "p99", ends]].concat();
+    let has_gateway = processes.roles().iter().any(|role| role == GATEWAY);
+    let mut header = [&WHAT[..], &["ops/s", "p50", "p99", "CPU client"]].concat();
+    if has_gateway {
+        header.push("CPU client + gateway");
+    }
     if !processes.is_empty() {
         header.push("CPU all");
     }
@@ -63,8 +72,11 @@ fn print_ratios(rows: &[Row], processes: &Processes) {
             ratio(&|row| row.measured.operations_per_second()),
             ratio(&|row| row.measured.quantile_us(0.5)),
             ratio(&|row| row.measured.quantile_us(0.99)),
-            ratio(&Row::ends_us),
+            ratio(&Row::client_us),
         ]);
+        if has_gateway {
+            cells.push(ratio(&|row| row.ends_us().unwrap_or(f64::NAN)));
+        }
         if !processes.is_empty() {
             cells.push(ratio(&Row::all_us));
         }
@@ -74,7 +86,8 @@ fn print_ratios(rows: &[Row], processes: &Processes) {
     table::print(&header, &pairs.map(line).collect::<Vec<_>>());
 }
 
-/// Where the time of an operation goes, as far as the gateway counts.
+/// Where the time of an operation goes, as far as the gateway counts. Its stages follow one another within a stripe: of objects of
+/// several stripes they overlap, and there is none.
 struct Breakdown {
     /// From the call to its return, as the client sees it, on average.
     mean_us: f64,
@@ -82,56 +95,59 @@ struct Breakdown {
     metadata_us: f64,
     /// From the gateway's question to the nodes to their verified bytes or durable shards.
     nodes_us: f64,
-    /// Into the stripe, with its checksums and parity.
-    copy_us: f64,
-    /// What is left: the client, the gateway's front, and what is between the two.
+    /// Into the stripe, with its checksums and parity. The gateway does not count the copy of a GET.
+    copy_us: Option<f64>,
+    /// What is left.
     rest_us: f64,
 }
 
 impl Breakdown {
     fn of(row: &Row) -> Option<Self> {
         let stages = counters::stages(&counters::Counters::new(), &row.counted);
-        if stages.is_empty() {
+        if stages.is_empty() || row.size.0 > STRIPE_DATA_BYTES_MAX as u64 {
             return None;
         }
         let sum = |names: &[&str], of: fn(&StageUse) -> f64| {
             row.each_us(stages.iter().filter(|stage| names.contains(&stage.name)).map(of).sum())
         };
-        let wall = |names: &[&str]| sum(names, |stage| stage.wall_seconds);
+        let wall = |name: &str| sum(&[name], |stage| stage.wall_seconds);
         let mean_us = row.measured.latency_ns.mean() / 1e3;
         let (metadata_us, nodes_us, copy_us) = match row.operation {
-            Operation::Put => (wall(&["commit"]), wall(&["fanout"]), wall(&["receive", "encode"])),
-            Operation::Get => (wall(&["lookup"]), wall(&["gather"]), 0.0),
+            // Not the waiting for the client's bytes, which is no copying.
+            Operation::Put => {
+                let copy_us = sum(&["receive", "encode"], |stage| stage.busy_seconds);
+                (wall("commit"), wall("fanout"), Some(copy_us))
+            }
+            Operation::Get => (wall("lookup"), wall("gather"), None),
         };
-        Some(Self {
-            mean_us,
-            metadata_us,
-            nodes_us,
-            copy_us,
-            rest_us: mean_us - metadata_us - nodes_us - copy_us,
-        })
+        let rest_us = mean_us - metadata_us - nodes_us - copy_us.unwrap_or(0.0);
+        Some(Self { mean_us, metadata_us, nodes_us, copy_us, rest_us })
     }
 }
 
 fn print_breakdown(rows: &[Row]) {
     let cells = rows.iter().filter_map(|row| {
-        let breakdown = Breakdown::of(row)?;
-        let mut cells = what(row);
-        let Breakdown { mean_us, metadata_us, nodes_us, copy_us, rest_us } = breakdown;
-        cells.extend([mean_us, metadata_us, nodes_us, copy_us, rest_us].map(|us| format!("{us:.0}")));
-        Some(cells)
+        let Breakdown { mean_us, metadata_us, nodes_us, copy_us, rest_us } = Breakdown::of(row)?;
+        let times = [Some(mean_us), Some(metadata_us), Some(nodes_us), copy_us, Some(rest_us)];
+        let processors = [Some(row.client_us()), row.gateway_us()];
+        let cell = |us: Option<f64>| us.map_or("–".to_owned(), |us| format!("{us:.0}"));
+        Some(what(row).into_iter().chain(times.into_iter().chain(processors).map(cell)).collect())
     });
-    let cells: Vec<_> = cells.collect();
+    let cells: Vec<Vec<String>> = cells.collect();
     if cells.is_empty() {
         return;
     }
     println!("\n  where the time goes, µs of an operation on average:");
-    let header = [&WHAT[..], &["mean", "metadata", "nodes", "copy", "rest"]].concat();
+    let header =
+        [&WHAT[..], &["mean", "metadata", "nodes", "copy", "rest", "CPU client", "CPU gateway"]].concat();
     table::print(&header, &cells);
     println!(
         "\n  metadata: the manifest read (GET) or committed (PUT). nodes: from the question to them to verified bytes or 14 durable \
-         shards.\n  copy: PUT only, into the stripe and encoded. rest: the client, the gateway's front, what is between them, waiting \
-         for a core;\n  of a GET also the copy to the client."
+         shards.\n  copy: of a PUT, into the stripe, hashed and encoded; a GET's is not counted (–). rest = mean − metadata − nodes − \
+         copy: the client's\n  call, the gateway's front (HTTP, or frames and grants), the way between the two, waiting for the \
+         client's bytes and for a core; of a GET\n  also the copy to the client, with its digest. No counter divides rest; CPU client \
+         and CPU gateway are beside it, not parts of it:\n  the gateway's is also in metadata, nodes and copy, the client's also in \
+         the comparing and the filling that is not timed."
     );
 }
 

@@ -1,10 +1,14 @@
 //! The ways that `tenfour bench rdma` compares: a plain S3 client over HTTP, and the SDK over one transport of the fabric.
+//!
+//! Invariant: both do the same work. A PUT finds the object's bytes in memory, as a training job has them; a GET brings them into
+//! memory that the worker has, and then compares them.
 
 use super::place::Place;
 use crate::bench::load::Way;
 use anyhow::{Context, Result, bail};
+use bytes::{Bytes, BytesMut};
 use tenfour_client::native::{Buffer, Client, ClientConfig, GetOptions, PutOptions};
-use tenfour_client::{Pattern, S3};
+use tenfour_client::{Pattern, S3, next_frame};
 use tenfour_rdma::Endpoint;
 
 /// What the table calls HTTP.
@@ -44,59 +48,120 @@ impl Door {
     }
 
     pub(super) fn ways(&self, count: usize) -> Vec<Worker> {
-        (0..count).map(|_| Worker { way: self.way.clone(), buffer: None }).collect()
+        let worker = || match self.way.clone() {
+            Either::Http(bucket) => Worker::Http(Plain { bucket, memory: BytesMut::new() }),
+            Either::Native(client, bucket) => Worker::Native(Native { client, bucket, buffer: None }),
+        };
+        (0..count).map(|_| worker()).collect()
     }
 }
 
-/// One worker, with the registered memory that it stores from and reads to, as a training job has it.
-pub(super) struct Worker {
-    way: Either,
-    buffer: Option<Buffer>,
-}
-
-impl Worker {
-    /// Memory of exactly this length.
-    async fn buffer(&mut self, client: &Client, bytes: u64) -> Result<Buffer> {
-        let bytes = usize::try_from(bytes)?;
-        match self.buffer.take() {
-            Some(buffer) if buffer.len() == bytes => Ok(buffer),
-            other => {
-                drop(other);
-                Ok(client.buffer(bytes).await?)
-            }
-        }
-    }
+/// One worker, with the memory that it stores from and reads to.
+pub(super) enum Worker {
+    Http(Plain),
+    Native(Native),
 }
 
 impl Way for Worker {
-    async fn put(&mut self, key: &str, content: Pattern) -> Result<()> {
-        let (client, bucket) = match &mut self.way {
-            Either::Http(bucket) => return Way::put(&mut **bucket, key, content).await,
-            Either::Native(client, bucket) => (client.clone(), bucket.clone()),
+    async fn prepare(&mut self, content: Pattern) -> Result<()> {
+        match self {
+            Self::Http(plain) => content.copy_to(plain.memory(content.len())?),
+            Self::Native(native) => content.copy_to(native.buffer(content.len()).await?),
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, key: &str, _content: Pattern) -> Result<()> {
+        match self {
+            Self::Http(plain) => plain.put(key).await,
+            Self::Native(native) => native.put(key).await,
+        }
+    }
+
+    async fn get(&mut self, key: &str, content: Pattern) -> Result<()> {
+        let read = match self {
+            Self::Http(plain) => plain.get(key, content.len()).await?,
+            Self::Native(native) => native.get(key, content.len()).await?,
         };
-        let mut buffer = self.buffer(&client, content.len()).await?;
-        content.copy_to(&mut buffer);
-        let body = buffer.freeze();
-        let stored = client.put_object(&bucket, key, &body, &PutOptions::default()).await;
+        if read.len() as u64 != content.len() || !content.matches(0, read) {
+            bail!("{key}: {} bytes came that are not the {} stored", read.len(), content.len());
+        }
+        Ok(())
+    }
+}
+
+/// Over HTTP.
+pub(super) struct Plain {
+    bucket: Box<S3>,
+    memory: BytesMut,
+}
+
+impl Plain {
+    /// Memory of exactly this length.
+    fn memory(&mut self, bytes: u64) -> Result<&mut [u8]> {
+        self.memory.resize(usize::try_from(bytes)?, 0);
+        Ok(&mut self.memory)
+    }
+
+    /// Stores what is in memory.
+    async fn put(&mut self, key: &str) -> Result<()> {
+        let body = std::mem::take(&mut self.memory).freeze();
+        let stored = self.bucket.put(key, body.clone()).await;
+        self.memory = body.try_into_mut().unwrap_or_default();
+        stored?;
+        Ok(())
+    }
+
+    async fn get(&mut self, key: &str, bytes: u64) -> Result<&[u8]> {
+        let mut body = self.bucket.get(key, None).await?.into_body();
+        let memory = self.memory(bytes)?;
+        let mut filled = 0;
+        while let Some(frame) = next_frame(&mut body).await? {
+            let data = frame.into_data().unwrap_or_else(|_| Bytes::new());
+            let place = memory.get_mut(filled..filled + data.len());
+            place.with_context(|| format!("{key}: more than {bytes} bytes came"))?.copy_from_slice(&data);
+            filled += data.len();
+        }
+        Ok(memory.get(..filled).unwrap_or_default())
+    }
+}
+
+/// Over one transport of the fabric.
+pub(super) struct Native {
+    client: Client,
+    bucket: String,
+    buffer: Option<Buffer>,
+}
+
+impl Native {
+    /// Registered memory of exactly this length.
+    async fn buffer(&mut self, bytes: u64) -> Result<&mut Buffer> {
+        let bytes = usize::try_from(bytes)?;
+        let buffer = match self.buffer.take() {
+            Some(buffer) if buffer.len() == bytes => buffer,
+            other => {
+                drop(other);
+                self.client.buffer(bytes).await?
+            }
+        };
+        Ok(self.buffer.insert(buffer))
+    }
+
+    /// Stores what is in memory.
+    async fn put(&mut self, key: &str) -> Result<()> {
+        let body = self.buffer.take().context("nothing was prepared")?.freeze();
+        let stored = self.client.put_object(&self.bucket, key, &body, &PutOptions::default()).await;
         self.buffer = body.try_unfreeze().ok();
         stored?;
         Ok(())
     }
 
-    async fn get(&mut self, key: &str, content: Pattern) -> Result<()> {
-        let (client, bucket) = match &mut self.way {
-            Either::Http(bucket) => return Way::get(&mut **bucket, key, content).await,
-            Either::Native(client, bucket) => (client.clone(), bucket.clone()),
-        };
-        let into = self.buffer(&client, content.len()).await?;
-        let (buffer, got) = client.get_object(&bucket, key, into, &GetOptions::default()).await;
+    async fn get(&mut self, key: &str, bytes: u64) -> Result<&[u8]> {
+        self.buffer(bytes).await?;
+        let into = self.buffer.take().context("no buffer")?;
+        let (buffer, got) = self.client.get_object(&self.bucket, key, into, &GetOptions::default()).await;
         self.buffer = buffer;
-        let got = got?;
-        let read = self.buffer.as_ref().and_then(|buffer| buffer.get(..got.bytes));
-        let read = read.context("the buffer did not come back")?;
-        if read.len() as u64 != content.len() || !content.matches(0, read) {
-            bail!("{key}: {} bytes came that are not the {} stored", read.len(), content.len());
-        }
-        Ok(())
+        let bytes = got?.bytes;
+        self.buffer.as_ref().and_then(|buffer| buffer.get(..bytes)).context("the buffer did not come back")
     }
 }
