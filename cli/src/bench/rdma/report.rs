@@ -44,7 +44,8 @@ fn print_measured(rows: &[Row], processes: &Processes) {
     };
     table::print(&header, &rows.iter().map(row).collect::<Vec<_>>());
     println!(
-        "\n  client … all: CPU µs for each operation, of this process and of all server processes of each role."
+        "\n  client … all: CPU µs for each operation, of this process and of all server processes of each role. That of the client and \
+         ops/s\n  count all that it does, also to have a PUT's bytes in memory and, as the times do, to compare a GET's."
     );
     if roles.iter().any(|role| role == NAMED) {
         println!(
