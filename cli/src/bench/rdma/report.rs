@@ -146,9 +146,10 @@ fn print_breakdown(rows: &[Row]) {
         "\n  metadata: the manifest read (GET) or committed (PUT). nodes: from the question to them to verified bytes or 14 durable \
          shards.\n  copy: of a PUT, into the stripe, hashed and encoded; a GET's is not counted (–). rest = mean − metadata − nodes − \
          copy: the client's\n  call, the gateway's front (HTTP, or frames and grants), the way between the two, waiting for the \
-         client's bytes and for a core; of a GET\n  also the copy to the client, with its digest. No counter divides rest; CPU client \
-         and CPU gateway are beside it, not parts of it:\n  the gateway's is also in metadata, nodes and copy, the client's also in \
-         the comparing and the filling that is not timed."
+         client's bytes and for a core; of a GET\n  also the copy to the client, with its digest; of a PUT also the ETag's MD5, \
+         which begins when the stripe is on its way and is waited for\n  when it is durable. No counter divides rest; CPU client and \
+         CPU gateway are beside it, not parts of it: the gateway's is also in metadata,\n  nodes and copy, the client's also in having \
+         a PUT's bytes in memory, which is not timed."
     );
 }
 
