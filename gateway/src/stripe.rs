@@ -7,9 +7,9 @@
 use std::array;
 use std::ops::Range;
 use tenfour_erasure::geometry::StripeGeometry;
-use tenfour_erasure::{BlockSums, Codec, CodecError, crc64};
+use tenfour_erasure::{BlockSums, Codec, CodecError, crc64, crc64_combine, crc64_of_blocks};
 use tenfour_rdma::{Buffer, Frozen};
-use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS, TOTAL_SHARDS};
+use tenfour_types::limits::{CRC_BLOCK_BYTES, DATA_SHARDS, PARITY_SHARDS, TOTAL_SHARDS};
 use tenfour_types::record::{ShardHeader, header_bytes, shard_digest};
 use tenfour_types::{Digest, Epoch, ShardIndex, StripeId, TargetId};
 
@@ -141,6 +141,20 @@ impl Encoded {
         self.sums.iter().take(DATA_SHARDS).flat_map(|sums| sums.iter().copied())
     }
 
+    /// The CRC-64/NVME of what came before and the object's bytes here, from those of the blocks. Only of a block that is padded are
+    /// the bytes looked at.
+    pub(crate) fn object_crc64(&self, before: u64) -> u64 {
+        self.object_bytes().zip(self.sums.iter()).fold(before, |whole, (bytes, sums)| {
+            let is_padded = bytes.len() < self.geometry.shard_bytes;
+            let summed = if is_padded { bytes.len() - bytes.len() % CRC_BLOCK_BYTES } else { bytes.len() };
+            let sums = sums.get(..summed.div_ceil(CRC_BLOCK_BYTES)).unwrap_or_default();
+            let (summed_bytes, rest) = bytes.split_at(summed);
+            let summed = crc64_of_blocks(sums, summed).unwrap_or_else(|| crc64(summed_bytes));
+            let shard = crc64_combine(summed, crc64(rest), rest.len() as u64);
+            crc64_combine(whole, shard, bytes.len() as u64)
+        })
+    }
+
     /// Writes the headers, for these targets by this epoch of the map.
     pub(crate) fn address(
         self,
@@ -252,6 +266,7 @@ mod tests {
         let encoded = filling.encode(ID, &*tenfour_erasure::best()).unwrap();
         let whole: Vec<u8> = encoded.object_bytes().flatten().copied().collect();
         assert!(whole.iter().enumerate().all(|(at, byte)| *byte == at as u8) && whole.len() == data_bytes);
+        assert_eq!(encoded.object_crc64(crc64(b"before")), crc64(&[b"before", &whole[..]].concat()));
         encoded.address(&std::array::from_fn(|index| TargetId(index as u32)), Epoch(9)).unwrap()
     }
 

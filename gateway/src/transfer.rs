@@ -49,6 +49,8 @@ pub struct Digested {
     pub etag: ETag,
     /// Their MD5: always there when [`Source::wants_md5`] says so.
     pub md5: Option<[u8; 16]>,
+    /// Their CRC-64/NVME, which the encoder's block checksums give.
+    pub crc64: u64,
 }
 
 /// What is known of the bytes when all have passed.

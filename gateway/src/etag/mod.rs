@@ -2,7 +2,8 @@
 //! anyway.
 //!
 //! Every MD5 of more than a little is left to threads of their own, which hash many requests side by side ([`lanes`]); it reads
-//! the stripe in the memory that it is sent from, and needs to be known only before the commit.
+//! the stripe in the memory that it is sent from, and needs to be known only before the commit. The CRC-64/NVME of the whole comes out of
+//! the encoder's sums, beside it.
 //!
 //! Invariant: an ETag that is not an MD5 ends in `-1`, which clients know from objects uploaded in parts: they do not compare it.
 
@@ -41,6 +42,8 @@ pub(crate) struct Etags {
 /// Makes one, of bytes that come stripe by stripe.
 pub(crate) struct EtagOf<'a> {
     counters: &'a Counters,
+    /// The CRC-64/NVME of the bytes so far.
+    crc64: u64,
     fast: Option<Box<blake3::Hasher>>,
     md5: Way,
 }
@@ -77,13 +80,14 @@ impl Etags {
             0..=AT_ONCE_BYTES => Way::Here(Box::default()),
             _ => Way::SideBySide(self.lanes.open()),
         };
-        EtagOf { counters, fast, md5 }
+        EtagOf { counters, crc64: 0, fast, md5 }
     }
 }
 
 impl EtagOf<'_> {
     /// The next stripe: what is done at once.
     pub(crate) fn encoded(&mut self, stripe: &Encoded) {
+        self.crc64 = stripe.object_crc64(self.crc64);
         if let Some(hasher) = &mut self.fast {
             stripe.data_sums().for_each(|sum| {
                 hasher.update(&sum.to_le_bytes());
@@ -115,7 +119,7 @@ impl EtagOf<'_> {
             ETag { md5: digest, parts: Some(1) }
         });
         let etag = fast.or(md5.map(|md5| ETag { md5, parts: None })).ok_or(Unhashed)?;
-        Ok(Digested { etag, md5 })
+        Ok(Digested { etag, md5, crc64: self.crc64 })
     }
 }
 

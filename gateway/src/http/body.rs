@@ -7,7 +7,7 @@
 use super::expect::Expected;
 use super::payload::Drained;
 use super::room::Room;
-use crate::ops::checksum::{Hashers, name};
+use crate::ops::checksum::{Hasher, name};
 use crate::ops::pace::Pace;
 use crate::transfer::SourceError;
 use bytes::Bytes;
@@ -80,7 +80,8 @@ impl CheckedBody {
     where
         B: Body<Data = Bytes> + Unpin + Send + 'static,
     {
-        let hashers = (!is_framed).then(|| Hashers::new(expected.kind()));
+        let digests =
+            (!is_framed).then(|| Digests { checksum: expected.kind().map(Hasher::new), md5: Md5::new() });
         let slot = Arc::<Slot>::default();
         let memory_bytes = body.size_hint().exact().unwrap_or(limits.most).min(limits.most);
         let state = State {
@@ -90,8 +91,7 @@ impl CheckedBody {
             until: Instant::now() + BODY_WITHIN.scaled(),
             slot: slot.clone(),
             expected,
-            hashers,
-            md5: Md5::new(),
+            digests,
             pace: Pace::default(),
             done: false,
         };
@@ -108,10 +108,15 @@ struct State<B> {
     until: Instant,
     slot: Arc<Slot>,
     expected: Expected,
-    hashers: Option<Hashers>,
-    md5: Md5,
+    digests: Option<Digests>,
     pace: Pace,
     done: bool,
+}
+
+/// What a body is held against.
+struct Digests {
+    checksum: Option<Hasher>,
+    md5: Md5,
 }
 
 impl<B> State<B>
@@ -156,10 +161,10 @@ where
             self.pace.received(data.len());
             let left = self.left.checked_sub(data.len() as u64);
             self.left = left.ok_or_else(|| SourceError::Malformed("the request body is too long".into()))?;
-            if let Some(hashers) = &mut self.hashers {
-                hashers.update(&data);
+            if let Some(Digests { checksum, md5 }) = &mut self.digests {
+                checksum.iter_mut().for_each(|hasher| hasher.update(&data));
                 if self.expected.md5.is_some() {
-                    self.md5.update(&data);
+                    md5.update(&data);
                 }
             }
             return Ok(Some(data));
@@ -167,13 +172,14 @@ where
     }
 
     fn verify(&mut self) -> Result<(), SourceError> {
-        let Some(hashers) = self.hashers.take() else { return Ok(()) };
-        let checksums = hashers.finish();
-        if self.expected.md5.is_some_and(|md5| md5 != self.md5.clone().finish()) {
+        let Some(Digests { checksum, md5 }) = self.digests.take() else { return Ok(()) };
+        if self.expected.md5.is_some_and(|given| given != md5.finish()) {
             return Err(SourceError::Md5Mismatch);
         }
         match &self.expected.checksum {
-            Some(given) if !checksums.contains(given) => Err(SourceError::ChecksumMismatch(name(given.kind))),
+            Some(given) if checksum.map(Hasher::finish).as_ref() != Some(given) => {
+                Err(SourceError::ChecksumMismatch(name(given.kind)))
+            }
             _ => Ok(()),
         }
     }

@@ -164,7 +164,7 @@ where
 
     fn verify_hashes(&mut self, digested: Digested) -> Result<Summary, SourceError> {
         let hashers = self.hashers.take().ok_or_else(|| SourceError::Malformed("finished twice".into()))?;
-        let checksums = hashers.finish();
+        let checksums = hashers.finish(&digested);
         if self.expected.md5.is_some() && self.expected.md5 != digested.md5 {
             return Err(SourceError::Md5Mismatch);
         }
@@ -285,7 +285,8 @@ mod tests {
             }
         }
         let md5 = Some(md5::Md5::digest(&all).into());
-        let summary = source.finish(Digested { etag: ETAG, md5 }).await?;
+        let summary =
+            source.finish(Digested { etag: ETAG, md5, crc64: tenfour_erasure::crc64(&all) }).await?;
         Ok((all, summary))
     }
 

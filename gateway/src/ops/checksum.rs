@@ -4,6 +4,7 @@
 //! Nothing here knows where the bytes come from. Each kind that is wanted costs one pass and no more: nothing is computed
 //! that was neither asked for nor has to be kept.
 
+use crate::transfer::Digested;
 use crc_fast::CrcAlgorithm;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
@@ -113,25 +114,34 @@ impl Hasher {
     }
 }
 
-/// Every checksum that is wanted of some bytes.
+/// Every checksum that is wanted of the bytes of an object or a part. Those that are stored are encoded, and that gives their
+/// CRC-64/NVME: no pass is made here for it.
 pub struct Hashers {
-    wanted: Vec<Hasher>,
+    wanted: Vec<(ChecksumKind, Option<Hasher>)>,
 }
 
 impl Hashers {
     /// Of no bytes yet.
     pub fn new(kinds: impl IntoIterator<Item = ChecksumKind>) -> Self {
-        Self { wanted: kinds.into_iter().map(Hasher::new).collect() }
+        let wanted = |kind| (kind, (kind != ChecksumKind::Crc64Nvme).then(|| Hasher::new(kind)));
+        Self { wanted: kinds.into_iter().map(wanted).collect() }
     }
 
     /// The next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.wanted.iter_mut().for_each(|hasher| hasher.update(bytes));
+        self.wanted
+            .iter_mut()
+            .filter_map(|(_, hasher)| hasher.as_mut())
+            .for_each(|hasher| hasher.update(bytes));
     }
 
-    /// The checksums.
-    pub fn finish(self) -> Vec<Checksum> {
-        self.wanted.into_iter().map(Hasher::finish).collect()
+    /// The checksums, when the encoder has seen all bytes.
+    pub fn finish(self, digested: &Digested) -> Vec<Checksum> {
+        let checksum = |(kind, hasher): (ChecksumKind, Option<Hasher>)| match hasher {
+            Some(hasher) => hasher.finish(),
+            None => Checksum { kind, value: crc_bytes(kind, digested.crc64), parts: None },
+        };
+        self.wanted.into_iter().map(checksum).collect()
     }
 }
 

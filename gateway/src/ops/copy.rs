@@ -177,7 +177,7 @@ impl<S: Sink> Source for Relay<S> {
             return Err(SourceError::Truncated);
         }
         let hashers = self.hashers.take().ok_or_else(|| SourceError::Malformed("finished twice".into()))?;
-        Ok(Summary { etag: digested.etag, checksums: hashers.finish() })
+        Ok(Summary { etag: digested.etag, checksums: hashers.finish(&digested) })
     }
 }
 
@@ -199,7 +199,10 @@ mod tests {
             match relay.read(&mut buffer).await? {
                 0 => {
                     let etag = tenfour_types::ETag { md5: [0; 16], parts: None };
-                    return relay.finish(Digested { etag, md5: None }).await.map(|_| all);
+                    return relay
+                        .finish(Digested { etag, md5: None, crc64: tenfour_erasure::crc64(&all) })
+                        .await
+                        .map(|_| all);
                 }
                 read => all.extend_from_slice(&buffer[..read]),
             }

@@ -270,14 +270,17 @@ fn unknown(upload: UploadId, completion: &Completion) -> Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::checksum::Hashers;
+    use crate::ops::checksum::Hasher;
 
     const UPLOAD: UploadId = UploadId(CommandId { lease: LeaseId(1), sequence: 7 });
 
     fn part(number: u32, bytes: &[u8], size: u64) -> Part {
-        let mut hashers = Hashers::new([ChecksumKind::Crc64Nvme, ChecksumKind::Sha1]);
-        hashers.update(bytes);
-        let checksums = hashers.finish();
+        let checksum = |kind| {
+            let mut hasher = Hasher::new(kind);
+            hasher.update(bytes);
+            hasher.finish()
+        };
+        let checksums = [ChecksumKind::Crc64Nvme, ChecksumKind::Sha1].map(checksum).to_vec();
         let etag = ETag { md5: <md5::Md5 as sha2::Digest>::digest(bytes).into(), parts: None };
         let version = CommandId { lease: LeaseId(1), sequence: u64::from(number) };
         Part { number, version, size, etag, checksums, modified_ms: 0, extents: Vec::new() }

@@ -311,7 +311,7 @@ impl<B: Backend> Source for Body<'_, B> {
         if self.digest.finalize() != blake3::Hash::from_bytes(self.expected.digest) {
             return Err(SourceError::SignatureMismatch);
         }
-        let checksums = hashers.finish();
+        let checksums = hashers.finish(&digested);
         if self.expected.md5.is_some() && self.expected.md5 != digested.md5 {
             return Err(SourceError::Md5Mismatch);
         }

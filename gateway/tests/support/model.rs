@@ -276,7 +276,8 @@ impl Backend for Model {
         }
         let md5: [u8; 16] = Md5::digest(&bytes).into();
         let etag = ETag { md5, parts: None };
-        let summary = source.finish(Digested { etag, md5: Some(md5) }).await?;
+        let summary =
+            source.finish(Digested { etag, md5: Some(md5), crc64: tenfour_erasure::crc64(&bytes) }).await?;
         let stored = self.store(bucket, to, bytes, summary)?;
         self.puts.fetch_add(1, Ordering::Relaxed);
         self.hang().await;

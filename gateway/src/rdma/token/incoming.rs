@@ -167,7 +167,7 @@ impl Source for TokenSource {
         if self.passed != self.size {
             return Err(SourceError::Truncated);
         }
-        let checksums = hashers.finish();
+        let checksums = hashers.finish(&digested);
         if self.checks.md5.is_some() && self.checks.md5 != digested.md5 {
             return Err(SourceError::Md5Mismatch);
         }
