@@ -26,3 +26,4 @@ pub use checksum::{
 pub use codec::{Codec, CodecError, all, best, by_name};
 pub use field::PARITY_MATRIX;
 pub use md5::{Md5, Md5Lanes};
+pub use plan::Plan;

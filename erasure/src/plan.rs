@@ -16,16 +16,21 @@ type Square = [[u8; PARITY_SHARDS]; PARITY_SHARDS];
 /// Let `T[q]` be parity `q` computed with the lost data as zeros, plus the stored parity `q` where it is `used`. Then wanted
 /// shard `n` is the sum of `combine[n][q] · T[q]` (the syndrome form), and the sum of `rows[n][s]` times shard `sources[s]`.
 #[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) combine: Square,
-    pub(crate) used: [bool; PARITY_SHARDS],
-    pub(crate) rows: [[u8; DATA_SHARDS]; PARITY_SHARDS],
-    pub(crate) sources: [usize; DATA_SHARDS],
+pub struct Plan {
+    /// The syndrome form.
+    pub combine: Square,
+    /// The stored parity that the syndromes take.
+    pub used: [bool; PARITY_SHARDS],
+    /// The form over ten shards.
+    pub rows: [[u8; DATA_SHARDS]; PARITY_SHARDS],
+    /// Those ten.
+    pub sources: [usize; DATA_SHARDS],
 }
 
 impl Plan {
     /// `present` has at least 10 shards; `wanted` are different shards that are not among them.
-    pub(crate) fn new(present: [bool; TOTAL_SHARDS], wanted: &[usize]) -> Self {
+    #[must_use]
+    pub fn new(present: [bool; TOTAL_SHARDS], wanted: &[usize]) -> Self {
         let (have_data, have_parity) = present.split_at(DATA_SHARDS);
         let lost = list((0..DATA_SHARDS).filter(|shard| !have_data[*shard]));
         let lost = &lost.0[..lost.1];

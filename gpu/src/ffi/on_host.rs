@@ -1,0 +1,155 @@
+//! The CUDA kernels without CUDA: `kernel/code.cu` compiled by the C++ compiler of this machine, as a [`Device`].
+//!
+//! For tests. The compiler runs when the first of them asks, so that no build needs one; without one they fail where `CI` is set,
+//! and say so elsewhere.
+
+use std::ffi::c_void;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use libloading::Library;
+use tenfour_types::limits::{DATA_SHARDS, SHARD_BYTES_MAX, TOTAL_SHARDS};
+
+use crate::device::{Device, DeviceError, Input, Job, Slot};
+use crate::host_memory::Registrations;
+use crate::work::{Kernel, Launch, Stripe, Work, launches};
+
+type OnHost = unsafe extern "C" fn(u32, u32, *const c_void, *const c_void);
+
+/// The compiled kernels, in the order of [`Kernel::ALL`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compiled([OnHost; Kernel::ALL.len()]);
+
+/// They, compiled once; `None` where there is no compiler to do it.
+pub(crate) fn compiled() -> Option<Compiled> {
+    static COMPILED: OnceLock<Option<Compiled>> = OnceLock::new();
+    let compiled = *COMPILED.get_or_init(|| compile().map(load));
+    if compiled.is_none() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "no C++ compiler: install g++ or clang++, or name it in CXX"
+        );
+        eprintln!(
+            "skipped: no C++ compiler (g++, clang++, or what CXX names) to compile the CUDA kernels with"
+        );
+    }
+    compiled
+}
+
+fn compile() -> Option<tempfile::TempDir> {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/kernel/on_host.cpp");
+    let named = std::env::var("CXX").ok();
+    for compiler in named.as_deref().into_iter().chain(["c++", "g++", "clang++"]) {
+        let mut command = Command::new(compiler);
+        command.args([
+            "-std=c++17",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-Wno-unknown-pragmas",
+            "-shared",
+            "-fPIC",
+        ]);
+        let Ok(done) = command.arg("-o").arg(folder.path().join("code.so")).arg(&source).output() else {
+            continue;
+        };
+        assert!(done.status.success(), "{compiler}: {}", String::from_utf8_lossy(&done.stderr));
+        return Some(folder);
+    }
+    None
+}
+
+fn load(folder: tempfile::TempDir) -> Compiled {
+    // SAFETY: a library without initialisers, made of this folder's source.
+    let library = unsafe { Library::new(folder.path().join("code.so")) }.unwrap();
+    // For the rest of the process: nothing then outlives its code.
+    let library: &'static Library = Box::leak(Box::new(library));
+    Compiled(Kernel::ALL.map(|kernel| {
+        let name = format!("{}_on_host", kernel.name());
+        // SAFETY: a function of that signature: on_host.cpp defines one for each kernel.
+        *unsafe { library.get::<OnHost>(name.as_bytes()) }.unwrap()
+    }))
+}
+
+/// The processor, as if it were a device. It computes while it is asked to begin.
+#[derive(Debug)]
+pub(crate) struct HostDevice {
+    kernels: Compiled,
+}
+
+impl HostDevice {
+    pub(crate) fn new(kernels: Compiled) -> Self {
+        Self { kernels }
+    }
+}
+
+/// Host memory for both sides.
+#[derive(Debug)]
+pub(crate) struct HostSlot {
+    pub(crate) memory: Vec<u8>,
+    outputs: std::ops::Range<usize>,
+}
+
+impl HostSlot {
+    pub(crate) fn outputs_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.outputs.clone()]
+    }
+}
+
+impl Slot for HostSlot {
+    fn inputs(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+
+    fn outputs(&self) -> &[u8] {
+        &self.memory[self.outputs.clone()]
+    }
+}
+
+impl Device for HostDevice {
+    type Slot = HostSlot;
+
+    fn name(&self) -> String {
+        "the processor".to_owned()
+    }
+
+    fn slot(&mut self) -> Result<HostSlot, DeviceError> {
+        Ok(HostSlot { memory: vec![0; TOTAL_SHARDS * SHARD_BYTES_MAX], outputs: 0..0 })
+    }
+
+    fn registrations(&self) -> Registrations {
+        Registrations::default()
+    }
+
+    fn begin(&mut self, _lane: usize, jobs: &mut [Job<HostSlot>]) -> Result<(), DeviceError> {
+        // Of equal work, as many stripes a launch as there are, as CUDA does.
+        let mut groups: Vec<(Work, Vec<Stripe>)> = Vec::new();
+        for job in jobs {
+            assert!(job.inputs.iter().all(|input| matches!(input, Input::Staged)), "nothing is registered");
+            let (start, rows) = (DATA_SHARDS * job.shard_bytes, job.work.wanted().len());
+            job.slot.outputs = start..start + rows * job.shard_bytes;
+            let base = job.slot.memory.as_mut_ptr().expose_provenance() as u64;
+            let stripe = Stripe::at(base, job.shard_bytes, &job.work);
+            match groups.iter_mut().find(|(work, _)| *work == job.work) {
+                Some((_, stripes)) => stripes.push(stripe),
+                None => groups.push((job.work.clone(), vec![stripe])),
+            }
+        }
+        for (work, stripes) in groups {
+            let plan = work.plan();
+            for Launch { blocks, stripes, batch } in launches(&stripes) {
+                let kernel = self.kernels.0[work.kernel as usize];
+                // SAFETY: every stripe lies in the memory of a slot, which is this batch's; the parameters are the kernel's.
+                unsafe { kernel(blocks, stripes, (&raw const *batch).cast(), plan.as_ptr().cast()) };
+            }
+        }
+        Ok(())
+    }
+
+    fn is_done(&mut self, _lane: usize) -> Result<bool, DeviceError> {
+        Ok(true)
+    }
+}
