@@ -11,7 +11,7 @@ use std::time::Duration;
 use tenfour_types::limits::DATA_SHARDS;
 
 use crate::host_memory::{Lent, Registrations};
-use crate::work::Work;
+use crate::work::{Stripe, Work};
 
 /// Batches that may be under way at once: one is copied in, one computed, one copied out.
 pub(crate) const LANES: usize = 3;
@@ -62,6 +62,19 @@ pub(crate) enum Input {
     Staged,
     /// In registered memory.
     Lent(Lent),
+}
+
+/// The stripes of each different work, in the order of its first; `base` is where the memory of that job's slot begins.
+pub(crate) fn by_work<S>(jobs: &[Job<S>], base: impl Fn(usize, &S) -> u64) -> Vec<(Work, Vec<Stripe>)> {
+    let mut groups: Vec<(Work, Vec<Stripe>)> = Vec::new();
+    for (number, job) in jobs.iter().enumerate() {
+        let stripe = Stripe::at(base(number, &job.slot), job.shard_bytes, &job.work);
+        match groups.iter_mut().find(|(work, _)| *work == job.work) {
+            Some((_, stripes)) => stripes.push(stripe),
+            None => groups.push((job.work.clone(), vec![stripe])),
+        }
+    }
+    groups
 }
 
 /// Why a device is not used, or no longer.

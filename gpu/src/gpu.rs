@@ -41,18 +41,21 @@ pub struct Gpu {
 }
 
 impl Gpu {
+    /// What there is on this machine, if a device is among it. Opens none.
+    pub fn look() -> Result<Probe, OpenError> {
+        let found = probe();
+        let reason = match &found {
+            Probe { driver: Err(reason), .. } => reason.clone(),
+            Probe { devices, .. } if devices.is_empty() => "the driver shows no device".to_owned(),
+            _ => return Ok(found),
+        };
+        Err(OpenError { reason, found })
+    }
+
     /// Opens the first device (`CUDA_VISIBLE_DEVICES` says which that is). `cpu` is the processor's codec, `processors` how many
     /// calls run at once at full speed. Nothing goes to the device before [`Gpu::measure`], unless `when` says always.
     pub fn open(cpu: Arc<dyn Codec>, when: When, processors: usize) -> Result<Self, OpenError> {
-        let found = probe();
-        let missing = match &found {
-            Probe { driver: Err(reason), .. } => Some(reason.clone()),
-            Probe { devices, .. } if devices.is_empty() => Some("the driver shows no device".to_owned()),
-            _ => None,
-        };
-        if let Some(reason) = missing {
-            return Err(OpenError { reason, found });
-        }
+        let found = Self::look()?;
         let (opened, module) = sync_channel(1);
         let open = move || {
             let module = Module::open(0)?;

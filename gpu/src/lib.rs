@@ -3,8 +3,8 @@
 //! [`Gpu`] is a [`Codec`](tenfour_erasure::Codec) that gives each stripe to the device or to the processor, whichever does it for
 //! less, and to the processor alone from the moment at which the device fails. [`probe`] says what there is.
 //!
-//! **Nothing here has run on a GPU yet.** The kernels' source is compiled for the processor and checked byte for byte against the
-//! reference, and for GPUs with a look at what the compiler makes of it; the watchdog is tested with devices that fail on purpose.
+//! **Nothing here has run on a GPU yet.** The kernels' source, compiled for the processor, and the shipped PTX, executed by an
+//! interpreter, are checked byte for byte against the reference; the watchdog is tested with devices that fail on purpose.
 //!
 //! Not here, on purpose: nodes and gateways, and any link to CUDA at build time: a machine without a driver is a normal machine.
 //!

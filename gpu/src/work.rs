@@ -152,6 +152,15 @@ impl Stripe {
 #[derive(Debug)]
 pub(crate) struct Batch([Stripe; STRIPES_MAX]);
 
+#[cfg(test)]
+impl Batch {
+    /// As it lies in memory.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let words = self.0.iter().flat_map(|stripe| stripe.shards.into_iter().chain([stripe.vectors]));
+        words.flat_map(u64::to_le_bytes).collect()
+    }
+}
+
 /// A launch: its grid, and what it works on.
 #[derive(Debug)]
 pub(crate) struct Launch {

@@ -8,9 +8,8 @@ use tenfour_types::limits::{DATA_SHARDS, SHARD_BYTES_MAX, TOTAL_SHARDS};
 
 use super::module::Stream;
 use super::{Called, Module, Pinned};
-use crate::device::{Device, DeviceError, Input, Job, LANES, Slot};
+use crate::device::{Device, DeviceError, Input, Job, LANES, Slot, by_work};
 use crate::host_memory::Registrations;
-use crate::work::{Stripe, Work};
 
 #[derive(Debug)]
 pub(crate) struct Cuda {
@@ -82,9 +81,9 @@ impl Device for Cuda {
         for job in jobs.iter_mut() {
             copy_in(stream, job)?;
         }
-        for (work, stripes) in by_work(jobs) {
+        for (work, stripes) in by_work(jobs, |_, slot| slot.device) {
             // SAFETY: every stripe lies in the device's memory of a slot that is this batch's.
-            unsafe { stream.launch(work, &stripes)? };
+            unsafe { stream.launch(&work, &stripes)? };
         }
         for job in jobs.iter_mut() {
             let CudaSlot { host, device, shard_bytes, rows, .. } = &mut job.slot;
@@ -121,17 +120,4 @@ fn copy_in(stream: &Stream, job: &mut Job<CudaSlot>) -> Result<(), DeviceError> 
         place += places;
     }
     Ok(())
-}
-
-/// The stripes of each different work, in the order of its first.
-fn by_work(jobs: &[Job<CudaSlot>]) -> Vec<(&Work, Vec<Stripe>)> {
-    let mut groups: Vec<(&Work, Vec<Stripe>)> = Vec::new();
-    for job in jobs {
-        let stripe = Stripe::at(job.slot.device, job.shard_bytes, &job.work);
-        match groups.iter_mut().find(|(work, _)| **work == job.work) {
-            Some((_, stripes)) => stripes.push(stripe),
-            None => groups.push((&job.work, vec![stripe])),
-        }
-    }
-    groups
 }

@@ -11,9 +11,9 @@ use std::sync::OnceLock;
 use libloading::Library;
 use tenfour_types::limits::{DATA_SHARDS, SHARD_BYTES_MAX, TOTAL_SHARDS};
 
-use crate::device::{Device, DeviceError, Input, Job, Slot};
+use crate::device::{Device, DeviceError, Input, Job, Slot, by_work};
 use crate::host_memory::Registrations;
-use crate::work::{Kernel, Launch, Stripe, Work, launches};
+use crate::work::{Kernel, Launch, Work, launches};
 
 type OnHost = unsafe extern "C" fn(u32, u32, *const c_void, *const c_void);
 
@@ -94,6 +94,16 @@ pub(crate) struct HostSlot {
 }
 
 impl HostSlot {
+    pub(crate) fn new() -> Self {
+        Self { memory: vec![0; TOTAL_SHARDS * SHARD_BYTES_MAX], outputs: 0..0 }
+    }
+
+    /// What comes next.
+    pub(crate) fn is_for(&mut self, work: &Work, shard_bytes: usize) {
+        let start = DATA_SHARDS * shard_bytes;
+        self.outputs = start..start + work.wanted().len() * shard_bytes;
+    }
+
     pub(crate) fn outputs_mut(&mut self) -> &mut [u8] {
         &mut self.memory[self.outputs.clone()]
     }
@@ -117,7 +127,7 @@ impl Device for HostDevice {
     }
 
     fn slot(&mut self) -> Result<HostSlot, DeviceError> {
-        Ok(HostSlot { memory: vec![0; TOTAL_SHARDS * SHARD_BYTES_MAX], outputs: 0..0 })
+        Ok(HostSlot::new())
     }
 
     fn registrations(&self) -> Registrations {
@@ -125,20 +135,13 @@ impl Device for HostDevice {
     }
 
     fn begin(&mut self, _lane: usize, jobs: &mut [Job<HostSlot>]) -> Result<(), DeviceError> {
-        // Of equal work, as many stripes a launch as there are, as CUDA does.
-        let mut groups: Vec<(Work, Vec<Stripe>)> = Vec::new();
-        for job in jobs {
+        let mut bases = Vec::new();
+        for job in jobs.iter_mut() {
             assert!(job.inputs.iter().all(|input| matches!(input, Input::Staged)), "nothing is registered");
-            let (start, rows) = (DATA_SHARDS * job.shard_bytes, job.work.wanted().len());
-            job.slot.outputs = start..start + rows * job.shard_bytes;
-            let base = job.slot.memory.as_mut_ptr().expose_provenance() as u64;
-            let stripe = Stripe::at(base, job.shard_bytes, &job.work);
-            match groups.iter_mut().find(|(work, _)| *work == job.work) {
-                Some((_, stripes)) => stripes.push(stripe),
-                None => groups.push((job.work.clone(), vec![stripe])),
-            }
+            job.slot.is_for(&job.work, job.shard_bytes);
+            bases.push(job.slot.memory.as_mut_ptr().expose_provenance() as u64);
         }
-        for (work, stripes) in groups {
+        for (work, stripes) in by_work(jobs, |number, _| bases[number]) {
             let plan = work.plan();
             for Launch { blocks, stripes, batch } in launches(&stripes) {
                 let kernel = self.kernels.0[work.kernel as usize];

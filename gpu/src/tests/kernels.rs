@@ -1,12 +1,13 @@
-//! `kernel/code.cu` against the reference, byte for byte.
+//! `kernel/code.cu` as the C++ compiler takes it, and `kernel/code.ptx` as CUDA's compiler made it, against the reference, byte for byte.
 
+use super::ptx::PtxDevice;
 use super::{Shards, loss_patterns, stripe};
 use crate::device::{Device, Input, Job, Slot};
 use crate::ffi::on_host::{HostDevice, HostSlot, compiled};
 use crate::work::Work;
 
 /// Runs stripes as one batch, and compares what comes out.
-fn check(device: &mut HostDevice, slots: &mut Vec<HostSlot>, batch: &[(Work, &Shards)]) {
+fn check(device: &mut impl Device<Slot = HostSlot>, slots: &mut Vec<HostSlot>, batch: &[(Work, &Shards)]) {
     let mut jobs: Vec<Job<HostSlot>> = batch
         .iter()
         .map(|(work, shards)| {
@@ -34,11 +35,9 @@ fn check(device: &mut HostDevice, slots: &mut Vec<HostSlot>, batch: &[(Work, &Sh
     }
 }
 
-#[test]
-fn every_loss_pattern() {
-    let Some(kernels) = compiled() else { return };
-    let mut device = HostDevice::new(kernels);
-    let (shards, mut slots) = (stripe(192, 1), Vec::new());
+/// All patterns of lost shards, with each number of wanted ones.
+fn all_patterns(mut device: impl Device<Slot = HostSlot>, shard_bytes: usize) {
+    let (shards, mut slots) = (stripe(shard_bytes, 1), Vec::new());
     let (mut patterns, mut rebuilt) = (0, 0);
     for lost in loss_patterns() {
         patterns += 1;
@@ -56,6 +55,17 @@ fn every_loss_pattern() {
     }
     assert_eq!(patterns, 1471);
     assert!(rebuilt > 8000, "{rebuilt}");
+}
+
+#[test]
+fn every_loss_pattern() {
+    let Some(kernels) = compiled() else { return };
+    all_patterns(HostDevice::new(kernels), 192);
+}
+
+#[test]
+fn every_loss_pattern_in_ptx() {
+    all_patterns(PtxDevice::new(), 64);
 }
 
 /// Around the ends of threads, blocks and CRC blocks, up to the longest.
@@ -84,10 +94,7 @@ fn encode_at_many_lengths() {
 }
 
 /// Stripes of many sizes share launches, more of them than one launch takes.
-#[test]
-fn a_batch_of_many() {
-    let Some(kernels) = compiled() else { return };
-    let mut device = HostDevice::new(kernels);
+fn many(mut device: impl Device<Slot = HostSlot>) {
     let stripes: Vec<Shards> = (1..=27).map(|number| stripe(number * 320, number as u64)).collect();
     let present = std::array::from_fn(|shard| shard != 2 && shard != 12);
     let works =
@@ -95,4 +102,15 @@ fn a_batch_of_many() {
     let batch: Vec<(Work, &Shards)> =
         works.into_iter().flat_map(|work| stripes.iter().map(move |shards| (work.clone(), shards))).collect();
     check(&mut device, &mut Vec::new(), &batch);
+}
+
+#[test]
+fn a_batch_of_many() {
+    let Some(kernels) = compiled() else { return };
+    many(HostDevice::new(kernels));
+}
+
+#[test]
+fn a_batch_of_many_in_ptx() {
+    many(PtxDevice::new());
 }

@@ -1,6 +1,7 @@
 //! Tests of the whole crate on machines without a GPU: the kernels' source as the C++ compiler understands it, and devices that fail.
 
 mod kernels;
+mod ptx;
 mod watchdog;
 
 use std::sync::Arc;
