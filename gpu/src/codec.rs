@@ -2,7 +2,7 @@
 //!
 //! The processor takes over whatever the device cannot: arguments that are wrong (its codec says what is), shards that are too
 //! long, a stripe that finds all slots taken, and everything from the moment at which the device fails, hangs or gives wrong bytes.
-//! The caller sees none of it. Block CRCs are the processor's too: those of the data while the device computes the parity.
+//! The caller sees none of it, but that a call waits, and allocates a little. Block CRCs are the processor's too: those of the data while the device computes the parity.
 //!
 //! Every stripe is looked at: of one in [`WHOLE_EVERY`] of each kernel, and of all until the first was right, all bytes are computed
 //! again by the processor, of the others one line of 64 bytes.

@@ -76,7 +76,9 @@ impl<D: Device> Engine<D> {
             Err(error) => drop(opened.send(Err(error))),
             Ok((device, slots)) => {
                 of_thread.state.lock().free = slots;
-                let _ = opened.send(Ok((device.name(), device.registrations())));
+                if opened.send(Ok((device.name(), device.registrations()))).is_err() {
+                    return; // Too late: it was waited for long enough.
+                }
                 Driver { device, shared: of_thread, lanes: [const { None }; LANES] }.run();
             }
         };

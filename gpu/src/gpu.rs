@@ -7,7 +7,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use tenfour_erasure::{BlockSums, Codec, CodecError};
-use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS, TOTAL_SHARDS};
+use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS, SHARD_BYTES_MAX, TOTAL_SHARDS};
 
 use crate::choice::{Choice, Costs, When};
 use crate::codec::DeviceCodec;
@@ -129,12 +129,15 @@ impl Gpu {
         &self.module
     }
 
-    /// Rows of a table: kernels alone beside the rate of a plain copy, with the transfers, and end to end; every row takes
-    /// `duration`.
+    /// Rows of a table, each measured for `duration`: kernels alone, beside the rate of a plain copy; and, for shards of up to
+    /// `SHARD_BYTES_MAX`, with the transfers, and end to end.
     pub fn bench(&self, shards: &[usize], duration: Duration) -> Result<Vec<Row>, DeviceError> {
         let mut rows = Vec::new();
         for shard_bytes in shards.iter().copied() {
             rows.extend(guarded(|| self.bench_kernels(shard_bytes, duration))?);
+            if shard_bytes > SHARD_BYTES_MAX {
+                continue; // No slot takes them.
+            }
             let mut pinned = self.pinned(SLOTS)?;
             let mut host = vec![vec![0xa5; STRIPE_BYTES]; SLOTS];
             for callers in [1, SLOTS] {

@@ -223,7 +223,10 @@ impl DeviceMemory {
         work: &Work,
     ) -> Result<(), DeviceError> {
         let needed = stripes.checked_mul(shard_bytes).and_then(|bytes| bytes.checked_mul(TOTAL_SHARDS));
-        if needed.is_none_or(|needed| needed > self.bytes) || !shard_bytes.is_multiple_of(SHARD_ALIGN_BYTES) {
+        if shard_bytes == 0
+            || needed.is_none_or(|needed| needed > self.bytes)
+            || !shard_bytes.is_multiple_of(SHARD_ALIGN_BYTES)
+        {
             return Err(DeviceError::Memory { stripes, shard_bytes, bytes: self.bytes });
         }
         self.module.enter()?;
@@ -243,8 +246,11 @@ impl DeviceMemory {
     }
 
     /// Waits for what was begun.
-    pub(crate) fn finish(&self) -> Result<(), DeviceError> {
-        self.stream.finish(PATIENCE.scaled())
+    pub(crate) fn finish(&mut self) -> Result<(), DeviceError> {
+        let finished = self.stream.finish(PATIENCE.scaled());
+        // To free what a device may still use would wait for it.
+        self.is_ours &= finished.is_ok();
+        finished
     }
 
     fn holds(&self, bytes: usize) -> Result<(), DeviceError> {
