@@ -148,7 +148,7 @@ pub struct GatewayFile {
     /// Registered memory for stripes on their way.
     #[serde(default = "default_pool")]
     pub pool: ByteSize,
-    /// `auto`, or the name of an encoder (`tenfour bench encode` lists them).
+    /// Who encodes: `auto`, `cpu`, `gpu`, or the name of an encoder of the CPU (`tenfour bench encode` lists them).
     #[serde(default = "default_codec")]
     pub codec: String,
     /// `md5`, or `fast`: an ETag that costs nothing and is no MD5.

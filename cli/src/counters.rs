@@ -11,7 +11,6 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tenfour_gateway::Gateway;
 use tenfour_types::Scaled;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -49,14 +48,13 @@ impl Door {
     }
 
     /// Answers one reader after the other, for ever.
-    pub async fn serve(&self, gateway: &Gateway) {
+    pub async fn serve(&self, counted: impl Fn() -> Counters) {
         loop {
             let Ok((mut reader, _)) = self.listener.accept().await else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let all: Counters = gateway.counters().all().into_iter().collect();
-            let text = serde_json::to_vec(&all).unwrap_or_default();
+            let text = serde_json::to_vec(&counted()).unwrap_or_default();
             // A reader that does not read is its own loss.
             let _ = timeout(ANSWER_WITHIN.scaled(), reader.write_all(&text)).await;
         }
@@ -71,15 +69,15 @@ impl Drop for Door {
 }
 
 /// Logs what the counters have become, for ever.
-pub async fn log(gateway: &Gateway) {
-    let mut logged = Vec::new();
+pub async fn log(counted: impl Fn() -> Counters) {
+    let mut logged = Counters::new();
     loop {
         tokio::time::sleep(LOG_EVERY).await;
-        let all = gateway.counters().all();
+        let all = counted();
         if all != logged {
             let told: Vec<String> = all
                 .iter()
-                .filter(|(_, value)| *value > 0)
+                .filter(|(_, value)| **value > 0)
                 .map(|(name, value)| format!("{name}={value}"))
                 .collect();
             tracing::info!(counters = told.join(" "), "counters since the start");
@@ -189,6 +187,17 @@ pub fn print(counters: &Counters) {
         of("bad_shards"),
         of("overloads")
     );
+    if counters.contains_key("gpu_stripes") {
+        println!(
+            "gpu: stripes {}   batches {}   no room {}   taken over by the CPU {}   not chosen {}   given up {}",
+            of("gpu_stripes"),
+            of("gpu_batches"),
+            of("gpu_declined"),
+            of("gpu_taken_over"),
+            of("gpu_not_chosen"),
+            of("gpu_lost")
+        );
+    }
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ pub struct Wishes {
     pub fabric: FabricArguments,
     /// What ETags are: `md5` or `fast`.
     pub etag: String,
+    /// Who encodes in the gateways: `auto`, `cpu`, `gpu`, or the name of an encoder.
+    pub codec: String,
     /// The root user's keys, when a cluster is created.
     pub credentials: Option<Credentials>,
     /// Size of a segment file.
@@ -242,7 +244,7 @@ impl Layout {
             fabric: self.wishes.fabric.fabric.to_string(),
             etag: self.wishes.etag.clone(),
             pool: ByteSize::mib(256),
-            codec: "auto".to_owned(),
+            codec: self.wishes.codec.clone(),
             node_down_after_ms: tenfour_types::limits::NODE_DOWN_AFTER_MS,
             counters: Some(sockets.join(name).with_extension("counters")),
             sigv2: "presigned".to_owned(),

@@ -3,7 +3,7 @@
 use crate::cluster::LocalCluster;
 use crate::config::Credentials;
 use crate::layout::Wishes;
-use crate::process::asked_to_end;
+use crate::process::{asked_to_end, codec};
 use crate::units::ByteSize;
 use anyhow::{Result, bail};
 use std::io::Write;
@@ -39,6 +39,9 @@ pub struct UpArguments {
     /// What ETags are: md5, or fast, which costs nothing and is no MD5.
     #[arg(long, value_name = "KIND", default_value = "md5", value_parser = ["md5", "fast"])]
     pub etag: String,
+    /// Who encodes: auto, cpu, gpu, or the name of an encoder of the CPU.
+    #[arg(long, value_name = "CODEC", default_value = "auto")]
+    pub codec: String,
     /// Access key of the root user of a new cluster; generated when absent.
     #[arg(long, value_name = "KEY", env = "TENFOUR_ACCESS_KEY", hide_env_values = true)]
     pub access_key: Option<String>,
@@ -92,6 +95,7 @@ impl UpArguments {
             region: self.region.clone(),
             fabric: self.fabric.clone(),
             etag: self.etag.clone(),
+            codec: self.codec.clone(),
             credentials: root_credentials(self.access_key.as_deref(), self.secret_key.as_deref())?,
             segment: self.segment,
         })
@@ -101,6 +105,7 @@ impl UpArguments {
 /// Starts the cluster and keeps it up.
 pub async fn run(arguments: UpArguments) -> Result<()> {
     arguments.fabric.check()?;
+    codec::check(&arguments.codec)?;
     eprintln!("starting a cluster in {} …", arguments.data.display());
     let cluster = LocalCluster::start(&arguments.data, arguments.wishes()?, true).await?;
     print_welcome(&cluster);

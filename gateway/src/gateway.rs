@@ -17,7 +17,9 @@ use std::time::Duration;
 use tenfour_erasure::Codec;
 use tenfour_metadata::{Lease, Metadata, MetadataConfig, MetadataError};
 use tenfour_placement::ClusterMap;
-use tenfour_rdma::{Advertised, ChoiceError, ClusterKey, Domain, DomainConfig, Fabric, Provider, Tunables};
+use tenfour_rdma::{
+    Advertised, ChoiceError, ClusterKey, Domain, DomainConfig, Fabric, Pool, Provider, Tunables,
+};
 use tenfour_types::ClusterId;
 use tenfour_types::Scaled;
 use tenfour_types::limits::NODE_DOWN_AFTER_MS;
@@ -221,6 +223,11 @@ impl Gateway {
     /// The nodes that answer now.
     pub fn connected_nodes(&self) -> usize {
         self.inner.nodes.ready_count()
+    }
+
+    /// The registered memory that stripes are encoded in.
+    pub fn pool(&self) -> &Pool {
+        self.inner.memory.pool()
     }
 
     /// Registered memory that nobody holds, bytes.

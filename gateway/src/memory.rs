@@ -72,6 +72,11 @@ impl Memory {
         self.pool.free_bytes() > self.pool.capacity_bytes() / 2
     }
 
+    /// All of it.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// What nobody holds, bytes.
     pub(crate) fn free_bytes(&self) -> usize {
         self.pool.free_bytes()

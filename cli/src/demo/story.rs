@@ -82,6 +82,7 @@ impl<'a> Story<'a> {
             region: None,
             fabric: arguments.fabric.clone(),
             etag: "md5".to_owned(),
+            codec: "auto".to_owned(),
             credentials: None,
             segment: ByteSize::mib(32),
         };

@@ -1,12 +1,11 @@
 //! `tenfour gateway`: S3 over HTTP and over RDMA for clients, the fabric towards the nodes.
 
+use super::codec::{self, Encoder};
 use super::{ProcessArguments, announce_ready, asked_to_end};
 use crate::config::{self, GatewayFile};
-use crate::counters::{self, Door};
+use crate::counters::{self, Counters, Door};
 use anyhow::{Context, Result, bail};
-use std::sync::Arc;
 use std::time::Duration;
-use tenfour_erasure::Codec;
 use tenfour_gateway::doors::{open_http, open_rdma};
 use tenfour_gateway::http::{HttpConfig, SigV2};
 use tenfour_gateway::rdma::token::TokenConfig;
@@ -19,13 +18,17 @@ use tokio::sync::watch;
 pub async fn run(arguments: ProcessArguments) -> Result<()> {
     let file: GatewayFile = config::read(&arguments.config)?;
     file.cluster.timeout_scale.set_for_process();
-    let gateway = Gateway::start(gateway_config(&file)?).await.context("the gateway cannot start")?;
+    let encoder = codec::open(&file.codec)?;
+    let gateway =
+        Gateway::start(gateway_config(&file, &encoder)?).await.context("the gateway cannot start")?;
+    encoder.settle(&gateway);
     let http = open_http(gateway.clone(), http_config(&file)?).await?;
     let rdma = match rdma_config(&file)? {
         Some(config) => Some(open_rdma(gateway.clone(), config).await?),
         None => None,
     };
     let door = file.counters.as_deref().map(Door::open).transpose()?;
+    let counted = &|| gateway.counters().all().into_iter().chain(encoder.counted()).collect();
     announce_ready();
     let (stop, stopped) = watch::channel(false);
     let until_stopped = || {
@@ -40,8 +43,8 @@ pub async fn run(arguments: ProcessArguments) -> Result<()> {
                     tracing::error!(%error, "signals cannot be waited for");
                 }
             }
-            () = counters::log(&gateway) => {}
-            () = answer(door.as_ref(), &gateway) => {}
+            () = counters::log(counted) => {}
+            () = answer(door.as_ref(), counted) => {}
         }
         let _ = stop.send(true);
     };
@@ -57,19 +60,19 @@ pub async fn run(arguments: ProcessArguments) -> Result<()> {
 }
 
 /// Shows the counters to whoever asks, where that is wanted.
-async fn answer(door: Option<&Door>, gateway: &Gateway) {
+async fn answer(door: Option<&Door>, counted: impl Fn() -> Counters) {
     match door {
-        Some(door) => door.serve(gateway).await,
+        Some(door) => door.serve(counted).await,
         None => std::future::pending().await,
     }
 }
 
-fn gateway_config(file: &GatewayFile) -> Result<GatewayConfig> {
+fn gateway_config(file: &GatewayFile, encoder: &Encoder) -> Result<GatewayConfig> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     Ok(GatewayConfig {
         name: file.name.clone().unwrap_or_else(|| format!("{host}:{}", file.listen.port())),
         pool_bytes: file.pool.as_usize(),
-        codec: codec(&file.codec)?,
+        codec: encoder.codec(),
         etag: etag(&file.etag)?,
         fabric: file.fabric.parse()?,
         node_down_after: Duration::from_millis(file.node_down_after_ms),
@@ -147,14 +150,4 @@ pub fn etag(name: &str) -> Result<EtagKind> {
         "fast" => Ok(EtagKind::Fast),
         other => bail!("etag = {other:?}: it is md5 (what clients expect) or fast"),
     }
-}
-
-fn codec(name: &str) -> Result<Arc<dyn Codec>> {
-    if name == "auto" {
-        return Ok(tenfour_erasure::best());
-    }
-    tenfour_erasure::by_name(name).with_context(|| {
-        let names: Vec<_> = tenfour_erasure::all().iter().map(|codec| codec.name()).collect();
-        format!("codec = {name:?}: this machine can run auto, {}", names.join(", "))
-    })
 }

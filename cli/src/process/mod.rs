@@ -1,5 +1,6 @@
 //! One process of a cluster: a metadata replica, a node or a gateway, from its configuration file to its orderly end.
 
+pub mod codec;
 pub mod gateway;
 pub mod meta;
 pub mod node;

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::oneshot;
@@ -84,6 +85,12 @@ impl Pool {
             Some(granted) => granted.await.map_err(|_| LeaseError::Overloaded),
             None => Err(LeaseError::Overloaded),
         }
+    }
+
+    /// Where it lies in this process's memory, as long as a clone of it exists.
+    pub fn addresses(&self) -> Range<usize> {
+        let start = self.shared.mapping.base().addr().get();
+        start..start + self.capacity_bytes()
     }
 
     /// All there is.
