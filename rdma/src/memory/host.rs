@@ -18,7 +18,7 @@
 use super::buffer::{Buffer, Frozen};
 use super::pool::{Pool, Shared};
 #[cfg(feature = "verbs")]
-use crate::verbs::HostRegistration;
+use crate::verbs::Registrations;
 #[cfg(feature = "verbs")]
 use parking_lot::Mutex;
 use std::fmt;
@@ -60,7 +60,7 @@ pub struct HostRegion {
 pub(crate) struct Host {
     /// Before the memory.
     #[cfg(feature = "verbs")]
-    pub(crate) registered: Mutex<Vec<Arc<HostRegistration>>>,
+    pub(crate) registered: Mutex<Registrations>,
     /// Its domain's.
     pub(super) pool: Arc<Shared>,
     start: NonNull<u8>,

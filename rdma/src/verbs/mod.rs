@@ -29,7 +29,7 @@ mod stream;
 mod window;
 
 pub(crate) use device::{Devices, available};
-pub(crate) use host::HostRegistration;
+pub(crate) use host::Registrations;
 pub(crate) use link::VerbsLink;
 pub(crate) use window::Window;
 
