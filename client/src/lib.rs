@@ -1,34 +1,38 @@
-//! A lean S3 client: what demos, loads and checks need to speak to any S3 endpoint over HTTP, with SigV4 in the query string.
+//! A lean S3 client: what demos, loads and checks need to speak to any S3 endpoint over HTTP, with SigV4.
 //!
 //! It keeps no state but its connections and never retries: a load generator must see every failure. The SDK, which does, and which
 //! speaks S3 over RDMA, is [`native`].
 
 mod body;
 pub mod native;
+mod signed;
 pub mod token;
 
 pub use body::{Body, Pattern};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Frame, Incoming};
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
-use rusty_s3::actions::{ListObjectsV2, S3Action};
-use rusty_s3::{Bucket, Credentials, UrlStyle};
+use hyper::body::{Frame, Incoming};
+use rusty_s3::actions::ListObjectsV2;
+use signed::{Access, Call, Service, bucket_path, object_path};
 use std::time::Duration;
-use tenfour_types::Scaled;
+use tenfour_types::{NameError, Scaled};
 use thiserror::Error;
 
-/// How long a signed request may wait before it is sent.
-const SIGNATURE_LIFETIME: Duration = Duration::from_secs(900);
-/// A request is given up when its answer has not begun after so long.
+/// A connection that does not stand after so long is given up.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// A request that moves no bytes is given up when its answer has not begun after so long.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(120);
+/// The slowest transfer that is waited for, bytes a second.
+const BYTES_PER_SECOND_MIN: u64 = 256 << 10;
 /// A body is given up when nothing of it came for so long.
 const FRAME_DEADLINE: Duration = Duration::from_secs(30);
-/// Longest error text that is read and shown, bytes.
-const ERROR_TEXT_BYTES_MAX: usize = 4096;
+
+/// How long an answer is waited for, of a request that moves so many bytes before it comes.
+pub(crate) fn answer_within(deadline: Duration, bytes: u64) -> Duration {
+    deadline + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN)
+}
 
 /// Why a request failed.
 #[derive(Debug, Error)]
@@ -36,6 +40,12 @@ pub enum ClientError {
     /// The endpoint is not a URL with a host.
     #[error("{0:?} is not the URL of an S3 endpoint (expected something like http://127.0.0.1:9000)")]
     Endpoint(String),
+    /// No bucket, or no key, can be named so.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// No connection could be made: nothing was sent.
+    #[error("{0}")]
+    Unreachable(String),
     /// The connection failed.
     #[error("{0}")]
     Connection(String),
@@ -61,9 +71,8 @@ pub enum ClientError {
 /// One bucket of one S3 endpoint.
 #[derive(Clone)]
 pub struct S3 {
-    bucket: Bucket,
-    credentials: Credentials,
-    http: Client<HttpConnector, Body>,
+    bucket: String,
+    service: Service,
 }
 
 /// One page of a listing.
@@ -85,25 +94,20 @@ impl S3 {
         access_key: &str,
         secret_key: &str,
     ) -> Result<Self, ClientError> {
-        let unusable = || ClientError::Endpoint(endpoint.to_owned());
-        let url = endpoint.parse().map_err(|_| unusable())?;
-        let bucket =
-            Bucket::new(url, UrlStyle::Path, bucket.to_owned(), region.to_owned()).map_err(|_| unusable())?;
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let http = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(256).build(connector);
-        Ok(Self { bucket, credentials: Credentials::new(access_key, secret_key), http })
+        bucket_path(bucket)?;
+        let access = Access { endpoint, region, access_key, secret_key };
+        let service = Service::new(&access, CONNECT_DEADLINE, ANSWER_DEADLINE)?;
+        Ok(Self { bucket: bucket.to_owned(), service })
     }
 
     /// The bucket's name.
     pub fn bucket(&self) -> &str {
-        self.bucket.name()
+        &self.bucket
     }
 
     /// Creates the bucket; an existing one of ours is fine.
     pub async fn create_bucket(&self) -> Result<(), ClientError> {
-        let url = self.bucket.create_bucket(&self.credentials).sign(SIGNATURE_LIFETIME);
-        match self.send(Method::PUT, url.as_str(), Body::empty(), &[]).await {
+        match self.service.send(Call::new(Method::PUT, bucket_path(&self.bucket)?)).await {
             Ok(_) => Ok(()),
             Err(ClientError::Status { status: StatusCode::CONFLICT, text })
                 if text.contains("BucketAlreadyOwnedByYou") =>
@@ -116,17 +120,20 @@ impl S3 {
 
     /// Stores an object; returns its ETag without quotes.
     pub async fn put(&self, key: &str, body: impl Into<Body>) -> Result<String, ClientError> {
-        let url = self.bucket.put_object(Some(&self.credentials), key).sign(SIGNATURE_LIFETIME);
-        let response = self.send(Method::PUT, url.as_str(), body.into(), &[]).await?;
+        let response = self.service.send(Call { body: body.into(), ..self.call(Method::PUT, key)? }).await?;
         unquoted(response.headers().get(header::ETAG))
             .ok_or_else(|| ClientError::Malformed("no ETag".to_owned()))
     }
 
     /// Opens an object for reading, wholly or a range of it (first and last byte).
     pub async fn get(&self, key: &str, range: Option<(u64, u64)>) -> Result<Response<Incoming>, ClientError> {
-        let url = self.bucket.get_object(Some(&self.credentials), key).sign(SIGNATURE_LIFETIME);
-        let range = range.map(|(first, last)| ("range", format!("bytes={first}-{last}")));
-        self.send(Method::GET, url.as_str(), Body::empty(), range.as_slice()).await
+        let range = range.map(|(first, last)| ("range".to_owned(), format!("bytes={first}-{last}")));
+        let headers = range.into_iter().collect();
+        self.service.send(Call { headers, ..self.call(Method::GET, key)? }).await
+    }
+
+    fn call(&self, method: Method, key: &str) -> Result<Call<'static>, ClientError> {
+        Ok(Call::new(method, object_path(&self.bucket, key)?))
     }
 
     /// Reads a whole object, or a range of it, into memory.
@@ -157,8 +164,7 @@ impl S3 {
 
     /// Removes an object.
     pub async fn delete(&self, key: &str) -> Result<(), ClientError> {
-        let url = self.bucket.delete_object(Some(&self.credentials), key).sign(SIGNATURE_LIFETIME);
-        self.send(Method::DELETE, url.as_str(), Body::empty(), &[]).await.map(|_| ())
+        self.service.send(self.call(Method::DELETE, key)?).await.map(drop)
     }
 
     /// One page of a listing.
@@ -168,16 +174,11 @@ impl S3 {
         delimiter: Option<&str>,
         token: Option<&str>,
     ) -> Result<Listing, ClientError> {
-        let mut action = self.bucket.list_objects_v2(Some(&self.credentials));
-        action.with_prefix(prefix.to_owned());
-        if let Some(delimiter) = delimiter {
-            action.with_delimiter(delimiter.to_owned());
-        }
-        if let Some(token) = token {
-            action.with_continuation_token(token.to_owned());
-        }
-        let url = action.sign(SIGNATURE_LIFETIME);
-        let response = self.send(Method::GET, url.as_str(), Body::empty(), &[]).await?;
+        let mut call = Call::new(Method::GET, bucket_path(&self.bucket)?);
+        let given = [("delimiter", delimiter), ("continuation-token", token)];
+        call.query = [("list-type", "2"), ("encoding-type", "url"), ("prefix", prefix)].map(owned).into();
+        call.query.extend(given.into_iter().filter_map(|(name, value)| Some(owned((name, value?)))));
+        let response = self.service.send(call).await?;
         let body = response.into_body().collect().await.map_err(connection)?.to_bytes();
         let text = std::str::from_utf8(&body).map_err(|error| ClientError::Malformed(error.to_string()))?;
         let page =
@@ -192,40 +193,10 @@ impl S3 {
             next: page.next_continuation_token,
         })
     }
+}
 
-    pub(crate) async fn send(
-        &self,
-        method: Method,
-        url: &str,
-        body: Body,
-        headers: &[(&str, String)],
-    ) -> Result<Response<Incoming>, ClientError> {
-        let mut request = Request::builder().method(&method).uri(url);
-        if let (Method::PUT, Some(bytes)) = (method, body.size_hint().exact()) {
-            request = request.header(header::CONTENT_LENGTH, bytes);
-        }
-        for (name, value) in headers {
-            request = request.header(*name, value);
-        }
-        let request = request.body(body).map_err(|error| ClientError::Malformed(error.to_string()))?;
-        let answer = tokio::time::timeout(ANSWER_DEADLINE.scaled(), self.http.request(request));
-        let response = answer.await.map_err(|_| ClientError::TimedOut)?;
-        let response = response.map_err(|error| ClientError::Connection(chain(&error)))?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
-        }
-        let mut text = Vec::new();
-        let mut body = response.into_body();
-        while let Some(Ok(frame)) = body.frame().await {
-            text.extend(frame.into_data().unwrap_or_default());
-            if text.len() > ERROR_TEXT_BYTES_MAX {
-                break;
-            }
-        }
-        text.truncate(ERROR_TEXT_BYTES_MAX);
-        Err(ClientError::Status { status, text: String::from_utf8_lossy(&text).into_owned() })
-    }
+fn owned((name, value): (&'static str, &str)) -> (&'static str, String) {
+    (name, value.to_owned())
 }
 
 /// The next frame of a body; `None` at its end.
@@ -245,7 +216,7 @@ fn connection(error: hyper::Error) -> ClientError {
 }
 
 /// An error with its causes: hyper's own text alone never says "connection refused".
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

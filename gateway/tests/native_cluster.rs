@@ -25,6 +25,8 @@ use tenfour_gateway::doors::open_http;
 use tenfour_gateway::http::HttpConfig;
 use tenfour_metadata::api::{ClusterCommand, User};
 use tenfour_rdma::Provider;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 const ROOT: (&str, &str) = ("root", "secret");
@@ -421,6 +423,18 @@ async fn the_same_calls_go_over_http_when_there_is_no_rdma() {
     );
     let listed = client.list("bucket", &ListOptions::default()).await.unwrap();
     assert_eq!(listed.entries.len(), 1);
+    refused_alike(&client, &native).await;
+    for key in ["http/../http", "x/..", "..", "./http", "/http", "//", "%2e%2e/http", "a b+c?d#e&f=g"] {
+        let (text, options) = (body(&client, key.as_bytes()).await, PutOptions::default());
+        client.put_object("bucket", key, &text, &options).await.unwrap();
+        for reader in [&client, &native] {
+            assert_eq!(read(reader, key, 100, Range::All).await.unwrap(), key.as_bytes(), "{key}");
+        }
+        client.delete_object("bucket", key, &Precondition::None).await.unwrap();
+        let gone = native.head_object("bucket", key, &GetOptions::default()).await.unwrap_err();
+        assert_eq!(gone.code(), Some("NoSuchKey"), "{key}");
+        assert!(read(&client, "http", 300_000, Range::All).await.unwrap() == bytes, "{key}");
+    }
     let upload = client.create_upload("bucket", "parts", &Headers::default(), None).await.unwrap();
     let part =
         client.upload_part("bucket", "parts", &upload, 7, &content, &PutOptions::default()).await.unwrap();
@@ -437,6 +451,79 @@ async fn the_same_calls_go_over_http_when_there_is_no_rdma() {
         Some("NoSuchKey")
     );
     drop((client, native, content));
+    world.stop().await;
+}
+
+/// What makes no sense is refused with the same code over HTTP and natively.
+async fn refused_alike(client: &Client, native: &Client) {
+    let code = |error: Error| error.code().unwrap_or("none").to_owned();
+    for client in [client, native] {
+        for (first, end) in [(0, 0), (5, 5), (5, 2)] {
+            let range = Range::From(first, Some(end));
+            assert_eq!(code(read(client, "http", 300_000, range).await.unwrap_err()), "InvalidArgument");
+            let options = GetOptions { range, ..GetOptions::default() };
+            let head = client.head_object("bucket", "http", &options).await;
+            assert_eq!(code(head.unwrap_err()), "InvalidArgument");
+        }
+        let text = body(client, b"x").await;
+        for (bucket, key, header, expected) in [
+            ("..", "k", ("x-amz-meta-a", "v"), "InvalidBucketName"),
+            ("bucket/http", "k", ("x-amz-meta-a", "v"), "InvalidBucketName"),
+            ("bucket", "", ("x-amz-meta-a", "v"), "KeyTooLongError"),
+            ("bucket", "k", ("x-amz-meta-a b", "v"), "InvalidArgument"),
+            ("bucket", "k", ("x-amz-meta-a", "two\nlines"), "InvalidArgument"),
+        ] {
+            let headers = Headers(vec![(header.0.into(), header.1.into())]);
+            let options = PutOptions { headers, ..PutOptions::default() };
+            let refused = client.put_object(bucket, key, &text, &options).await.unwrap_err();
+            assert_eq!(code(refused), expected, "{bucket} {key} {header:?}");
+        }
+    }
+}
+
+/// Changes bytes on their way, both ways, that no head of a request or an answer has.
+async fn tamperer(to: SocketAddr) -> SocketAddr {
+    async fn tamper(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+        let mut bytes = vec![0; 1 << 16];
+        while let Ok(read @ 1..) = from.read(&mut bytes).await {
+            bytes[..read].iter_mut().filter(|byte| **byte == 0xee).for_each(|byte| *byte = 0xef);
+            if to.write_all(&bytes[..read]).await.is_err() {
+                break;
+            }
+        }
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (from, back) = client.into_split();
+            let (answers, onwards) = TcpStream::connect(to).await.unwrap().into_split();
+            tokio::spawn(tamper(from, onwards));
+            tokio::spawn(tamper(answers, back));
+        }
+    });
+    at
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_change_on_their_way_over_http_are_not_taken_for_the_object() {
+    let world = World::start().await;
+    let mut config = ClientConfig::new(ROOT.0, ROOT.1);
+    config.fallback_http = Some(format!("http://{}", tamperer(world.http).await));
+    let client = Client::connect(config).await.unwrap();
+    let text = body(&client, &[0xee; 1000]).await;
+    let stored = client.put_object("bucket", "k", &text, &PutOptions::default()).await;
+    assert_eq!(stored.unwrap_err().code(), Some("XAmzContentSHA256Mismatch"));
+    let native = world.client(Provider::Tcp).await;
+    let head = native.head_object("bucket", "k", &GetOptions::default()).await;
+    assert_eq!(head.unwrap_err().code(), Some("NoSuchKey"));
+    native
+        .put_object("bucket", "k", &body(&native, &[0xee; 1000]).await, &PutOptions::default())
+        .await
+        .unwrap();
+    let got = read(&client, "k", 1000, Range::All).await;
+    assert!(matches!(got, Err(Error::Corrupt)), "{:?}", got.map(|bytes| bytes.len()));
+    drop((client, native, text));
     world.stop().await;
 }
 

@@ -595,6 +595,49 @@ async fn an_unknown_outcome_is_sent_again_only_where_that_is_safe() {
     door.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_refuses_a_later_try_tells_nothing_of_an_earlier_one() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let model = model().await;
+    let door = Door::open(model.clone(), |_| {}).await;
+    let mut config = door.config(Provider::Tcp, ALICE);
+    config.retry.overwrite = true;
+    let client = Client::connect(config).await.unwrap();
+    let body = client.buffer(100).await.unwrap().freeze();
+    model.hangs_next.store(true, Relaxed);
+    let options = PutOptions::default();
+    let disabled = async {
+        eventually("the object is stored", || model.puts.load(Relaxed) == 1).await;
+        model.change(|config| config.users.get_mut("ALICE").unwrap().enabled = false);
+    };
+    let (stored, ()) = tokio::join!(client.put_object("photos", "a", &body, &options), disabled);
+    assert!(matches!(stored, Err(Error::OutcomeUnknown)), "{stored:?}");
+    let refused = client.put_object("photos", "a", &body, &options).await.unwrap_err();
+    assert_eq!(refused.code(), Some("AccessDenied"), "nothing is unknown of a call that was never made");
+    drop((client, body));
+    door.is_empty_again().await;
+    door.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_waits_for_memory_of_the_client_as_long_as_for_an_answer() {
+    let door = Door::open(model().await, |_| {}).await;
+    let mut config = door.config(Provider::Shm, ALICE);
+    (config.pool_bytes, config.answer_deadline) = (1 << 20, Duration::from_millis(300));
+    config.retry.attempts_max = 1;
+    let client = Client::connect(config).await.unwrap();
+    let all = client.buffer(1 << 20).await.unwrap();
+    let source = client.adopt_bytes(vec![7; 3 << 20].into_boxed_slice()).freeze();
+    let options = PutOptions::default();
+    let put = timeout(Duration::from_secs(20), client.put_object("photos", "k", &source, &options)).await;
+    assert!(matches!(put, Ok(Err(Error::Memory(_)))), "{put:?}");
+    drop(all);
+    client.put_object("photos", "k", &source, &options).await.unwrap();
+    drop((client, source));
+    door.is_empty_again().await;
+    door.stop().await;
+}
+
 /// The process that is killed in the middle of a PUT; not a test of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn victim() {

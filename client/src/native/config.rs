@@ -17,13 +17,15 @@ pub struct ClientConfig {
     /// The region of the cluster; `us-east-1` by default.
     pub region: String,
     /// Where the same calls go when no gateway can be reached by RDMA, such as `http://127.0.0.1:9000`; nowhere by default: a
-    /// client that asked for RDMA is not served by something else in silence.
+    /// client that asked for RDMA is not served by something else in silence. Over HTTP nobody proves to the client who answers, nothing
+    /// is encrypted, and only whole objects are compared with their checksums: whoever can keep RDMA from a client brings it there.
     pub fallback_http: Option<String>,
     /// Registered memory, bytes: all buffers together. 64 MiB by default.
     pub pool_bytes: usize,
     /// A connection stands, login included, after so long. 10 s by default.
     pub connect_deadline: Duration,
-    /// A call that was not answered for so long ends its connection; each message of a call counts as an answer. 120 s by default.
+    /// A call that was not answered for so long ends its connection; each message of a call counts as an answer. One that moves bytes
+    /// before it is answered has a second more for every 256 KiB. 120 s by default.
     pub answer_deadline: Duration,
     /// What is sent again.
     pub retry: RetryPolicy,

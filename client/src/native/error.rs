@@ -57,7 +57,10 @@ impl Error {
             Self::Memory(error) => error.is_retryable(),
             Self::Grant(error) => error.is_retryable(),
             Self::Broken | Self::OutcomeUnknown | Self::Corrupt => true,
-            Self::Http(error) => matches!(error, ClientError::Connection(_) | ClientError::TimedOut),
+            Self::Http(error) => matches!(
+                error,
+                ClientError::Unreachable(_) | ClientError::Connection(_) | ClientError::TimedOut
+            ),
             Self::Config(_) | Self::Untrusted(_) | Self::NotModified | Self::Buffer(_) => false,
         }
     }

@@ -2,25 +2,28 @@
 //!
 //! Over `verbs` the gateway's device reads and writes it where it lies: no processor copies. Over `tcp`, and into it over `shm` and HTTP,
 //! bytes go straight between it and what carries them: one copy. Over `shm` a gateway cannot read it, so a PUT goes through a buffer
-//! of the client, chunk by chunk; so it does where a device has no room for it. Objects that fit a slot travel in one.
+//! of the client, chunk by chunk; so it does, and a GET, where a device has no room for it. Objects that fit a slot travel in one.
 //!
 //! Invariant: whatever becomes of a call, the memory is held until nothing can touch it any more: a grant owns it until the gateway
 //! has answered or the connection is dead (`link`), and the fabric until its device has let go (`tenfour_rdma::HostRegion`). A future
 //! that is dropped, or a thread that is interrupted, gives up the answer and nothing else.
 
 use super::config::GetOptions;
-use super::error::Failure;
+use super::error::{Error, Failure};
 use super::link::Link;
-use super::objects::{Got, Served};
+use super::objects::{Got, Head, Served, too_long, unexpected};
 use super::{Client, Inner};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tenfour_rdma::{Buffer, Frozen, HostMemory, HostRegion};
+use tenfour_types::native::{Conditions, Range, Tag};
 
 /// A GET, as a value.
 type Reading<'a> = Pin<Box<dyn Future<Output = (Option<Buffer>, Result<Got, Failure>)> + Send + 'a>>;
 
+/// What is read at once into memory that the device did not take, bytes.
+const PIECE_BYTES: usize = 512 << 10;
 /// The carrier that copies nothing.
 const DEVICE: &str = "verbs";
 
@@ -83,8 +86,8 @@ impl Client {
         Ok(buffer.freeze())
     }
 
-    /// For memory that the device did not take: a GET into a buffer of the client, and a copy. In a box, as it is a part of what it
-    /// calls.
+    /// For memory that the device did not take: GETs into a buffer of the client, piece by piece, and copies. In a box, as it is a part
+    /// of what it calls.
     pub(super) fn get_by_copy<'a>(
         &'a self,
         link: &'a Arc<Link>,
@@ -93,19 +96,50 @@ impl Client {
         options: &'a GetOptions,
     ) -> Reading<'a> {
         Box::pin(async move {
-            let buffer = match self.buffer(into.len()).await {
-                Ok(buffer) => buffer,
-                Err(error) => return (Some(into), Err(error.into())),
-            };
-            let (buffer, got) = self.get_over(link, bucket, key, buffer, options).await;
-            if let (Some(buffer), Ok(got)) = (buffer, &got)
-                && let (Some(place), Some(bytes)) = (into.get_mut(..got.bytes), buffer.get(..got.bytes))
-            {
-                place.copy_from_slice(bytes);
-                self.inner.copied(got.bytes);
-            }
+            let got = self.get_pieces(link, (bucket, key), &mut into, options).await;
             (Some(into), got)
         })
+    }
+
+    async fn get_pieces(
+        &self,
+        link: &Arc<Link>,
+        (bucket, key): (&str, &str),
+        into: &mut [u8],
+        options: &GetOptions,
+    ) -> Result<Got, Failure> {
+        let Head { object, range, served } = self.head_over(link, bucket, key, options).await?;
+        let (count, room) = (range.1.saturating_sub(range.0), into.len());
+        let bytes = usize::try_from(count).unwrap_or(usize::MAX);
+        let into = into.get_mut(..bytes).ok_or_else(|| too_long(count, room))?;
+        let matches = Some(Tag::OneOf(vec![object.etag]));
+        let conditions = Conditions { matches, ..Conditions::default() };
+        let mut first = range.0;
+        for piece in into.chunks_mut(PIECE_BYTES.min(self.inner.domain.pool().capacity_bytes())) {
+            let end = first + piece.len() as u64;
+            let options = GetOptions {
+                range: Range::From(first, Some(end)),
+                conditions: conditions.clone(),
+                ..GetOptions::default()
+            };
+            let buffer = self.buffer(piece.len()).await?;
+            let (buffer, got) = self.get_over(link, bucket, key, buffer, &options).await;
+            match got {
+                Ok(got) if got.range == (first, end) => {}
+                Ok(_) => return Err(unexpected()),
+                // It was replaced meanwhile: all of it anew.
+                Err(Failure { error: Error::Refused(refusal), .. })
+                    if refusal.code == "PreconditionFailed" =>
+                {
+                    return Err(Failure::broken(false));
+                }
+                Err(failure) => return Err(failure),
+            }
+            piece.copy_from_slice(&buffer.ok_or_else(unexpected)?);
+            first = end;
+        }
+        self.inner.copied(bytes);
+        Ok(Got { object, range, bytes, served })
     }
 }
 

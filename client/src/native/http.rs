@@ -1,92 +1,62 @@
 //! The same calls over HTTP, for where there is no RDMA. Bodies are copied once into or out of the caller's buffers.
 //!
-//! Requests are signed in the query string; every `x-amz-*` header is among what is signed.
+//! Every header is among what is signed, and of what is stored the SHA-256, so that a gateway stores the bytes that were sent. What is
+//! read is compared with the object's checksum when it is all of the object, and the checksum one of all its bytes; of ranges, nothing
+//! is known but their length.
 
 use super::config::{ClientConfig, GetOptions, ListOptions, PutOptions};
+use super::digest::{Arriving, sha256_of};
 use super::error::{Error, Failure};
 use super::http_words::{
-    KINDS, Named, base64, checksum_header, checksum_name, checksums, conditions, etag, failed, iso_ms,
-    object, parse_checksum, parse_etag, precondition, refusal, type_name,
+    KINDS, Named, base64, checksum_header, checksum_name, checksums, conditions, etag, failed, iso_ms, kept,
+    object, parse_checksum, parse_etag, precondition, refusal, type_name, unnameable,
 };
-use super::objects::{Got, Head, Served, Stored, unexpected};
+use super::objects::{Got, Head, Served, Stored, too_long, unexpected};
 use super::put::Target;
 use super::uploads::{CompleteOptions, Completed};
 use super::xml::{self, text_of};
-use crate::{Body, S3, next_frame};
+use crate::signed::{Access, Call, Service, bucket_path, object_path};
+use crate::{Body, next_frame};
 use bytes::Bytes;
 use http::{Method, Response};
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use rusty_s3::actions::{CreateMultipartUpload, ListObjectsV2, S3Action};
-use rusty_s3::{Bucket, Credentials, Map};
-use std::time::Duration;
+use rusty_s3::actions::{CreateMultipartUpload, ListObjectsV2};
 use tenfour_rdma::{Buffer, Frozen};
-use tenfour_types::native::{Entry, From, NamedPart, Precondition, Range, Refusal, Retry};
+use tenfour_types::native::{Entry, From, NamedPart, Precondition, Range};
 use tenfour_types::{ChecksumKind, Headers};
 
-/// How long a signed request may wait before it is sent.
-const SIGNATURE_LIFETIME: Duration = Duration::from_secs(900);
 /// Most keys of one page.
 const PAGE_KEYS: u64 = 1000;
+
 /// S3 over HTTP at one address.
-pub(crate) struct HttpDoor {
-    url: String,
-    region: String,
-    access_key: String,
-    secret_key: String,
-    /// Its connections are shared by all buckets.
-    any: S3,
+pub(crate) struct HttpDoor(Service);
+
+/// A call of an object.
+fn call(method: Method, bucket: &str, key: &str) -> Result<Call<'static>, Failure> {
+    Ok(Call::new(method, object_path(bucket, key).map_err(unnameable)?))
+}
+
+/// A call that reads one, or of it what is asked for.
+fn reading(method: Method, bucket: &str, key: &str, options: &GetOptions) -> Result<Call<'static>, Failure> {
+    let mut call = call(method, bucket, key)?;
+    call.headers = conditions(options)?;
+    if let Range::Part(number) = options.range {
+        call.query.push(("partNumber", number.to_string()));
+    }
+    Ok(call)
 }
 
 impl HttpDoor {
     pub(super) fn new(url: &str, config: &ClientConfig) -> Result<Self, Error> {
         let ClientConfig { region, access_key, secret_key, .. } = config;
-        let any = S3::new(url, region, "any", access_key, secret_key)
-            .map_err(|error| Error::Config(error.to_string()))?;
-        Ok(Self {
-            url: url.to_owned(),
-            region: region.clone(),
-            access_key: access_key.clone(),
-            secret_key: secret_key.clone(),
-            any,
-        })
+        let access = Access { endpoint: url, region, access_key, secret_key };
+        let service = Service::new(&access, config.connect_deadline, config.answer_deadline);
+        Ok(Self(service.map_err(|error| Error::Config(error.to_string()))?))
     }
 
-    fn bucket(&self, name: &str) -> Result<(Bucket, Credentials), Failure> {
-        let unusable =
-            || Failure::before(Error::Config(format!("{:?} is not the URL of an S3 endpoint", self.url)));
-        let url = self.url.parse().map_err(|_| unusable())?;
-        let style = rusty_s3::UrlStyle::Path;
-        let bucket = Bucket::new(url, style, name.to_owned(), self.region.clone()).map_err(|_| unusable())?;
-        Ok((bucket, Credentials::new(&*self.access_key, &*self.secret_key)))
-    }
-
-    /// The same for calls of an object: without a key they would be calls of the bucket.
-    fn bucket_of(&self, name: &str, key: &str) -> Result<(Bucket, Credentials), Failure> {
-        if key.is_empty() {
-            let message = "A key has at least one byte.".to_owned();
-            return Err(Refusal { code: "InvalidRequest".to_owned(), message, retry: Retry::Never }.into());
-        }
-        self.bucket(name)
-    }
-
-    /// Signs an action with these headers, and sends it.
-    async fn send<'a>(
-        &self,
-        mut action: impl S3Action<'a>,
-        method: Method,
-        body: Body,
-        headers: Named,
-        changes: bool,
-    ) -> Result<Response<Incoming>, Failure> {
-        let map: &mut Map<'_> = action.headers_mut();
-        for (name, value) in &headers {
-            map.insert(name.clone(), value.clone());
-        }
-        let url = action.sign(SIGNATURE_LIFETIME);
-        let headers: Vec<(&str, String)> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        self.any.send(method, url.as_str(), body, &headers).await.map_err(|error| failed(error, changes))
+    /// Sends a call, which changes something or does not.
+    async fn send(&self, call: Call<'_>, changes: bool) -> Result<Response<Incoming>, Failure> {
+        self.0.send(call).await.map_err(|error| failed(error, changes))
     }
 
     pub(super) async fn get(
@@ -107,41 +77,34 @@ impl HttpDoor {
         into: &mut [u8],
         options: &GetOptions,
     ) -> Result<Got, Failure> {
-        let (bucket, credentials) = self.bucket_of(bucket, key)?;
-        let mut action = bucket.get_object(Some(&credentials), key);
-        if let Range::Part(number) = options.range {
-            action.query_mut().insert("partNumber", number.to_string());
-        }
-        let response = self.send(action, Method::GET, Body::empty(), conditions(options), false).await?;
+        let response = self.send(reading(Method::GET, bucket, key, options)?, false).await?;
         let (object, range) = object(response.headers())?;
         let bytes = usize::try_from(range.1 - range.0).map_err(|_| unexpected())?;
         let room = into.len();
-        let Some(mut rest) = into.get_mut(..bytes) else {
-            let message = format!(
-                "The range has {bytes} bytes, the client's buffer {room}: offer more, or ask for less."
-            );
-            return Err(Refusal { code: "InvalidRequest".to_owned(), message, retry: Retry::Never }.into());
-        };
+        let mut rest = into.get_mut(..bytes).ok_or_else(|| too_long(range.1 - range.0, room))?;
+        let is_all = range == (0, object.size);
+        let mut arriving = Arriving::with(&object.checksums).filter(|_| is_all);
         let mut body = response.into_body();
         while let Some(frame) = next_frame(&mut body).await.map_err(|error| failed(error, false))? {
             let Ok(data) = frame.into_data() else { continue };
             let (now, later) = rest.split_at_mut_checked(data.len()).ok_or_else(unexpected)?;
             now.copy_from_slice(&data);
+            if let Some(arriving) = &mut arriving {
+                arriving.update(now);
+            }
             rest = later;
         }
         if !rest.is_empty() {
             return Err(Failure::broken(false));
         }
+        if !arriving.is_none_or(Arriving::agrees) {
+            return Err(Failure::before(Error::Corrupt));
+        }
         Ok(Got { object, range, bytes, served: served() })
     }
 
     pub(super) async fn head(&self, bucket: &str, key: &str, options: &GetOptions) -> Result<Head, Failure> {
-        let (bucket, credentials) = self.bucket_of(bucket, key)?;
-        let mut action = bucket.head_object(Some(&credentials), key);
-        if let Range::Part(number) = options.range {
-            action.query_mut().insert("partNumber", number.to_string());
-        }
-        let response = self.send(action, Method::HEAD, Body::empty(), conditions(options), false).await?;
+        let response = self.send(reading(Method::HEAD, bucket, key, options)?, false).await?;
         let (object, range) = object(response.headers())?;
         Ok(Head { object, range, served: served() })
     }
@@ -154,37 +117,34 @@ impl HttpDoor {
         body: &Frozen,
         options: &PutOptions,
     ) -> Result<Stored, Failure> {
-        let (bucket, credentials) = self.bucket_of(bucket, key)?;
-        let mut headers = Named::new();
+        let mut call = call(Method::PUT, bucket, key)?;
         if let Some(checksum) = &options.checksum {
-            headers.push((checksum_header(checksum.kind), base64(&checksum.value)));
+            call.headers.push((checksum_header(checksum.kind), base64(&checksum.value)));
         } else if let Some(kind) = options.keep {
-            headers.push(("x-amz-sdk-checksum-algorithm".to_owned(), checksum_name(kind).to_uppercase()));
+            call.headers
+                .push(("x-amz-sdk-checksum-algorithm".to_owned(), checksum_name(kind).to_uppercase()));
         }
-        headers.extend(options.md5.map(|md5| ("content-md5".to_owned(), base64(&md5))));
-        let content = Body::from(Bytes::from_owner(body.clone()));
-        let response = match target {
+        call.headers.extend(options.md5.map(|md5| ("content-md5".to_owned(), base64(&md5))));
+        match target {
             Target::Object => {
-                headers.extend(options.headers.0.iter().cloned());
-                headers.extend(precondition(&options.precondition));
-                let action = bucket.put_object(Some(&credentials), key);
-                self.send(action, Method::PUT, content, headers, true).await?
+                call.headers.extend(kept(&options.headers)?);
+                call.headers.extend(precondition(&options.precondition));
             }
             Target::Part(upload, number) => {
-                let number = u16::try_from(number).unwrap_or(u16::MAX);
-                let action = bucket.upload_part(Some(&credentials), key, number, upload);
-                self.send(action, Method::PUT, content, headers, true).await?
+                call.query = vec![("partNumber", number.to_string()), ("uploadId", upload.to_owned())];
             }
-        };
+        }
+        call.sha256 = Some(sha256_of(body).await);
+        call.body = Body::from(Bytes::from_owner(body.clone()));
+        let response = self.send(call, true).await?;
         let etag = etag(response.headers()).ok_or_else(unexpected)?;
         Ok(Stored { etag, checksums: checksums(response.headers()), served: served() })
     }
 
     pub(super) async fn delete(&self, bucket: &str, key: &str, given: &Precondition) -> Result<(), Failure> {
-        let (bucket, credentials) = self.bucket_of(bucket, key)?;
-        let action = bucket.delete_object(Some(&credentials), key);
-        let headers = precondition(given).into_iter().collect();
-        self.send(action, Method::DELETE, Body::empty(), headers, true).await.map(drop)
+        let mut call = call(Method::DELETE, bucket, key)?;
+        call.headers.extend(precondition(given));
+        self.send(call, true).await.map(drop)
     }
 
     pub(super) async fn list(
@@ -193,22 +153,22 @@ impl HttpDoor {
         options: &ListOptions,
         take: &mut (dyn FnMut(Vec<Entry>) + Send),
     ) -> Result<(Option<String>, Served), Failure> {
-        let (bucket, credentials) = self.bucket(bucket)?;
+        let path = bucket_path(bucket).map_err(unnameable)?;
         let (mut from, mut left) = (options.from.clone(), options.most);
         loop {
-            let mut action: ListObjectsV2<'_> = bucket.list_objects_v2(Some(&credentials));
-            action.with_prefix(options.prefix.clone());
+            let mut call = Call::new(Method::GET, path.clone());
+            call.query = vec![("list-type", "2".to_owned()), ("encoding-type", "url".to_owned())];
+            call.query.push(("max-keys", left.min(PAGE_KEYS).to_string()));
+            call.query.push(("prefix", options.prefix.clone()));
             if !options.delimiter.is_empty() {
-                action.with_delimiter(options.delimiter.clone());
+                call.query.push(("delimiter", options.delimiter.clone()));
             }
             match &from {
                 From::Start => {}
-                From::After(key) => action.with_start_after(key.clone()),
-                From::Token(token) => action.with_continuation_token(token.clone()),
+                From::After(key) => call.query.push(("start-after", key.clone())),
+                From::Token(token) => call.query.push(("continuation-token", token.clone())),
             }
-            action.query_mut().insert("max-keys", left.min(PAGE_KEYS).to_string());
-            let response = self.send(action, Method::GET, Body::empty(), Named::new(), false).await?;
-            let text = text(response).await?;
+            let text = text(self.send(call, false).await?, false).await?;
             let page = ListObjectsV2::parse_response(&text).map_err(|_| unexpected())?;
             let mut entries: Vec<Entry> = Vec::new();
             for object in page.contents {
@@ -235,17 +195,17 @@ impl HttpDoor {
         &self,
         bucket: &str,
         key: &str,
-        kept: &Headers,
+        headers: &Headers,
         checksum: Option<(ChecksumKind, bool)>,
     ) -> Result<String, Failure> {
-        let (bucket, credentials) = self.bucket_of(bucket, key)?;
-        let mut headers: Named = kept.0.clone();
+        let mut call = call(Method::POST, bucket, key)?;
+        call.query.push(("uploads", String::new()));
+        call.headers = kept(headers)?;
         if let Some((kind, full_object)) = checksum {
-            headers.push(("x-amz-checksum-algorithm".to_owned(), checksum_name(kind).to_uppercase()));
-            headers.push(("x-amz-checksum-type".to_owned(), type_name(full_object).to_owned()));
+            call.headers.push(("x-amz-checksum-algorithm".to_owned(), checksum_name(kind).to_uppercase()));
+            call.headers.push(("x-amz-checksum-type".to_owned(), type_name(full_object).to_owned()));
         }
-        let action = bucket.create_multipart_upload(Some(&credentials), key);
-        let text = text(self.send(action, Method::POST, Body::empty(), headers, true).await?).await?;
+        let text = text(self.send(call, true).await?, true).await?;
         let created = CreateMultipartUpload::parse_response(&text).map_err(|_| unexpected())?;
         Ok(created.upload_id().to_owned())
     }
@@ -258,7 +218,8 @@ impl HttpDoor {
         parts: &[NamedPart],
         options: &CompleteOptions,
     ) -> Result<Completed, Failure> {
-        let (bucket, credentials) = self.bucket_of(bucket, key)?;
+        let mut call = call(Method::POST, bucket, key)?;
+        call.query.push(("uploadId", upload.to_owned()));
         let mut headers: Named = precondition(&options.precondition).into_iter().collect();
         if let Some(checksum) = &options.checksum {
             headers.push((checksum_header(checksum.kind), base64(&checksum.value)));
@@ -267,10 +228,11 @@ impl HttpDoor {
             options.full_object.map(|full| ("x-amz-checksum-type".to_owned(), type_name(full).to_owned())),
         );
         headers.extend(options.size.map(|size| ("x-amz-mp-object-size".to_owned(), size.to_string())));
-        let names = parts.iter().map(|_| "");
-        let action = bucket.complete_multipart_upload(Some(&credentials), key, upload, names);
-        let body = Body::from(Bytes::from(xml::complete(parts)));
-        let text = text(self.send(action, Method::POST, body, headers, true).await?).await?;
+        call.headers = headers;
+        let body = xml::complete(parts);
+        call.sha256 = Some(sha256_of(body.as_bytes()).await);
+        call.body = Body::from(Bytes::from(body));
+        let text = text(self.send(call, true).await?, true).await?;
         // A completion that takes long is answered 200, and its error stands in the body.
         if let Some(code) = text_of(&text, "Code") {
             return Err(refusal(code, text_of(&text, "Message").unwrap_or_default()).into());
@@ -284,9 +246,9 @@ impl HttpDoor {
     }
 
     pub(super) async fn abort_upload(&self, bucket: &str, key: &str, upload: &str) -> Result<(), Failure> {
-        let (bucket, credentials) = self.bucket_of(bucket, key)?;
-        let action = bucket.abort_multipart_upload(Some(&credentials), key, upload);
-        self.send(action, Method::DELETE, Body::empty(), Named::new(), true).await.map(drop)
+        let mut call = call(Method::DELETE, bucket, key)?;
+        call.query.push(("uploadId", upload.to_owned()));
+        self.send(call, true).await.map(drop)
     }
 }
 
@@ -300,7 +262,15 @@ fn sort_key(entry: &Entry) -> &str {
     }
 }
 
-async fn text(response: Response<Incoming>) -> Result<String, Failure> {
-    let body = response.into_body().collect().await.map_err(|_| Failure::broken(true))?.to_bytes();
-    String::from_utf8(body.to_vec()).map_err(|_| unexpected())
+/// The text of an answer, which is waited for like any other body.
+async fn text(response: Response<Incoming>, changes: bool) -> Result<String, Failure> {
+    let (mut body, mut bytes) = (response.into_body(), Vec::new());
+    while let Some(frame) = next_frame(&mut body).await.map_err(|error| failed(error, changes))? {
+        bytes.extend(frame.into_data().unwrap_or_default());
+    }
+    String::from_utf8(bytes).map_err(|_| unexpected())
 }
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;

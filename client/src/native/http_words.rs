@@ -7,10 +7,10 @@ use super::xml::text_of;
 use crate::ClientError;
 use ::base64::Engine as _;
 use ::base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use tenfour_types::native::login::day_number;
 use tenfour_types::native::{Conditions, IfRange, ObjectInfo, Precondition, Range, Refusal, Retry, Tag};
-use tenfour_types::{Checksum, ChecksumKind, ETag, Headers};
+use tenfour_types::{Checksum, ChecksumKind, ETag, Headers, NameError};
 
 /// Headers, by name.
 pub(super) type Named = Vec<(String, String)>;
@@ -68,8 +68,9 @@ pub(super) fn precondition(given: &Precondition) -> Option<(String, String)> {
     }
 }
 
-/// Range and conditions, and the wish for checksums.
-pub(super) fn conditions(options: &GetOptions) -> Named {
+/// Range and conditions, and the wish for checksums. A range that ends before it begins HTTP answers with the whole object; it is refused
+/// here, as a gateway does natively.
+pub(super) fn conditions(options: &GetOptions) -> Result<Named, Failure> {
     let Conditions { matches, none_matches, modified_since, unmodified_since } = &options.conditions;
     let tag = |tag: &Tag| match tag {
         Tag::Any => "*".to_owned(),
@@ -78,7 +79,8 @@ pub(super) fn conditions(options: &GetOptions) -> Named {
     let range = match options.range {
         Range::All | Range::Part(_) => None,
         Range::From(first, None) => Some(format!("bytes={first}-")),
-        Range::From(first, Some(end)) => Some(format!("bytes={first}-{}", end.saturating_sub(1))),
+        Range::From(first, Some(end)) if first < end => Some(format!("bytes={first}-{}", end - 1)),
+        Range::From(..) => return Err(refused("InvalidArgument", "The range ends before it begins.")),
         Range::Last(bytes) => Some(format!("bytes=-{bytes}")),
     };
     let if_range = options.if_range.map(|known| match known {
@@ -94,7 +96,42 @@ pub(super) fn conditions(options: &GetOptions) -> Named {
         ("if-unmodified-since", unmodified_since.map(http_date)),
         ("if-range", if_range),
     ];
-    all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    Ok(all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect())
+}
+
+/// What this client refuses over HTTP as a gateway refuses it natively.
+fn refused(code: &str, message: impl Into<String>) -> Failure {
+    Refusal { code: code.to_owned(), message: message.into(), retry: Retry::Never }.into()
+}
+
+pub(super) fn unnameable(error: NameError) -> Failure {
+    let code = match error {
+        NameError::Bucket => "InvalidBucketName",
+        NameError::Key => "KeyTooLongError",
+    };
+    refused(code, error.to_string())
+}
+
+/// Whether an object keeps a header of this lower-case name beside its bytes.
+fn is_kept(name: &str) -> bool {
+    name.starts_with("x-amz-meta-") || STANDARD_HEADERS.contains(&name)
+}
+
+/// Headers that an object is to keep, and that HTTP can say.
+pub(super) fn kept(headers: &Headers) -> Result<Named, Failure> {
+    let is_name = |name: &str| HeaderName::from_lowercase(name.as_bytes()).is_ok();
+    for (name, value) in &headers.0 {
+        if !is_kept(name) || !is_name(name) {
+            let told = format!(
+                "An object does not keep the header {name:?}: send lower-case x-amz-meta-* or a standard one."
+            );
+            return Err(refused("InvalidArgument", told));
+        }
+        if value.bytes().any(|byte| byte < 32 || byte == 127) {
+            return Err(refused("InvalidArgument", format!("The header {name} has control characters.")));
+        }
+    }
+    Ok(headers.0.clone())
 }
 
 /// What a GET or HEAD says of its object, and the range that it brings.
@@ -105,7 +142,6 @@ pub(super) fn object(headers: &HeaderMap) -> Result<(ObjectInfo, (u64, u64)), Fa
         None => ((0, length), length),
         Some(text) => content_range(text).ok_or_else(unexpected)?,
     };
-    let is_kept = |name: &str| name.starts_with("x-amz-meta-") || STANDARD_HEADERS.contains(&name);
     let kept = headers.iter().filter(|(name, _)| is_kept(name.as_str()));
     let kept =
         kept.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
@@ -139,7 +175,7 @@ pub fn parse_etag(text: &str) -> Option<ETag> {
         Some((digits, parts)) => (digits, Some(parts.parse().ok()?)),
         None => (text, None),
     };
-    if digits.len() != 32 || !digits.is_ascii() {
+    if digits.len() != 32 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
     let number = u128::from_str_radix(digits, 16).ok()?;
@@ -208,6 +244,7 @@ pub(super) fn failed(error: ClientError, changes: bool) -> Failure {
             let message = text_of(&text, "Message").unwrap_or_else(|| status.to_string());
             refusal(code, message).into()
         }
+        ClientError::Unreachable(_) => Failure::broken(false),
         ClientError::Connection(_) | ClientError::TimedOut => Failure::broken(changes),
         other => Failure::before(Error::Http(other)),
     }
@@ -222,15 +259,17 @@ pub(super) fn refusal(code: String, message: String) -> Refusal {
     Refusal { code, message, retry }
 }
 
-/// The code of an answer without a body, to a HEAD.
+/// The code of an answer that says none: to a HEAD, or of something between the gateway and here.
 fn code_of(status: StatusCode) -> &'static str {
     match status.as_u16() {
-        403 => "AccessDenied",
+        401 | 403 => "AccessDenied",
         404 => "NoSuchKey",
+        408 => "RequestTimeout",
         412 => "PreconditionFailed",
         416 => "InvalidRange",
+        429 => "SlowDown",
         503 => "ServiceUnavailable",
-        500 => "InternalError",
+        500..600 => "InternalError",
         _ => "InvalidRequest",
     }
 }
@@ -262,5 +301,46 @@ mod tests {
             true,
         );
         assert!(!failure.may_have_happened && failure.error.is_retryable());
+    }
+    #[test]
+    fn an_etag_is_hexadecimal() {
+        assert_eq!(parse_etag(&format!("+{}", "0".repeat(31))), None);
+    }
+
+    #[test]
+    fn what_http_cannot_say_is_refused_as_natively() {
+        let code = |failure: Failure| failure.error.code().unwrap_or_default().to_owned();
+        for (first, end) in [(0, 0), (5, 5), (5, 2)] {
+            let options = GetOptions { range: Range::From(first, Some(end)), ..GetOptions::default() };
+            assert_eq!(code(conditions(&options).unwrap_err()), "InvalidArgument");
+        }
+        let header = |name: &str, value: &str| kept(&Headers(vec![(name.to_owned(), value.to_owned())]));
+        for (name, value) in [
+            ("x-amz-meta-a b", "v"),
+            ("x-amz-meta-ä", "v"),
+            ("X-Amz-Meta-A", "v"),
+            ("host", "v"),
+            ("x-amz-meta-a", "two\nlines"),
+        ] {
+            assert_eq!(code(header(name, value).unwrap_err()), "InvalidArgument", "{name:?} {value:?}");
+        }
+        assert!(header("x-amz-meta-a", "ä, and more").is_ok());
+        assert_eq!(code(unnameable(NameError::Bucket)), "InvalidBucketName");
+    }
+
+    #[test]
+    fn what_fails_says_what_is_known_of_the_outcome() {
+        let outcome = |error: ClientError| {
+            let failure = failed(error, true);
+            (failure.may_have_happened, failure.error.is_retryable())
+        };
+        let status = |code: u16| {
+            outcome(ClientError::Status { status: StatusCode::from_u16(code).unwrap(), text: String::new() })
+        };
+        assert_eq!(outcome(ClientError::Unreachable("refused".into())), (false, true));
+        assert_eq!(outcome(ClientError::Connection("reset".into())), (true, true));
+        assert_eq!([500, 502, 504].map(status), [(true, true); 3]);
+        assert_eq!([429, 503, 408].map(status), [(false, true); 3]);
+        assert_eq!([400, 403, 404].map(status), [(false, false); 3]);
     }
 }

@@ -17,6 +17,10 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with(ClientConfig::new("user", "secret")).await
+    }
+
+    async fn with(mut config: ClientConfig) -> Self {
         let key = ClusterKey::from_bytes(OPEN_DOOR_KEY_IS_PUBLIC);
         let open =
             |name: &str| Domain::open(DomainConfig::new(Provider::Tcp, name, key.clone(), 1 << 20)).unwrap();
@@ -32,7 +36,6 @@ impl World {
         let slots = vec![Slot { index: 0, remote: slot.remote() }];
         let welcome = Welcome { slots, requests_max: 8, carrier: "tcp".to_owned() };
         let link = Link::start(ours.unwrap(), [1; 32], Opener::new([2; 32]), welcome);
-        let mut config = ClientConfig::new("user", "secret");
         config.endpoints = vec![at];
         config.retry.attempts_max = 2;
         config.retry.pause = Duration::from_millis(1);
@@ -111,4 +114,19 @@ async fn a_small_put_that_is_given_up_before_it_was_sent_leaves_its_slot_to_the_
     assert!(matches!(received, Received::Immediate { value: 0, .. }), "{received:?}");
     drop(put);
     assert_eq!(world.counts(), (1, 0), "what was written is the gateway's to answer");
+}
+
+#[tokio::test]
+async fn what_moves_bytes_has_the_time_for_them_and_nothing_else_has() {
+    let mut config = ClientConfig::new("user", "secret");
+    config.answer_deadline = Duration::from_millis(100);
+    let world = World::with(config).await;
+    let (large, small) =
+        (world.client.buffer(512 << 10).await.unwrap(), world.client.buffer(10).await.unwrap());
+    let options = GetOptions::default();
+    let mut get = Box::pin(world.client.get_object("bucket", "key", large, &options));
+    assert!(timeout(Duration::from_millis(500), &mut get).await.is_err(), "it waits");
+    assert!(world.link.is_alive());
+    let (_, got) = timeout(SOON, world.client.get_object("bucket", "key", small, &options)).await.unwrap();
+    assert!(got.is_err() && !world.link.is_alive());
 }

@@ -23,7 +23,7 @@ pub struct Listed {
 impl Client {
     /// Lists keys, and holds them in memory: bound `most`, or use [`Client::list_each`].
     pub async fn list(&self, bucket: &str, options: &ListOptions) -> Result<Listed, Error> {
-        let mut tries = Tries::new(self, Again::Safe);
+        let mut tries = Tries::new(self, Again::Reads);
         let call = async |route: Route<'_>| {
             let mut entries = Vec::new();
             let take = &mut |more: Vec<Entry>| entries.extend(more);

@@ -26,6 +26,7 @@
 //! ```
 
 mod config;
+mod digest;
 mod error;
 mod host;
 mod http;
@@ -105,14 +106,16 @@ impl Client {
                 providers.push(provider);
             }
         }
-        if providers.is_empty() {
+        if providers.is_empty() || (config.fallback_http.is_some() && !providers.contains(&Provider::Tcp)) {
             // For memory alone.
             providers.push(Provider::Tcp);
         }
         let key = ClusterKey::from_bytes(OPEN_DOOR_KEY_IS_PUBLIC);
         let mut domain = DomainConfig::carrying(providers, "client", key, config.pool_bytes);
         domain.tunables = config.tunables.clone();
-        let domain = Domain::open(domain).map_err(|error| Error::Config(error.to_string()))?;
+        // A device that does not take the memory is as good as one that is not there.
+        let domain = Domain::open_without(domain, &[Provider::Verbs]);
+        let domain = domain.map_err(|error| Error::Config(error.to_string()))?;
         let http = config.fallback_http.as_ref().map(|url| HttpDoor::new(url, &config)).transpose()?;
         if config.endpoints.is_empty() && http.is_none() {
             return Err(Error::Config("give an endpoint, or an address for HTTP".to_owned()));
@@ -151,6 +154,11 @@ impl Client {
 
     pub(crate) fn config(&self) -> &ClientConfig {
         &self.inner.config
+    }
+
+    /// How long an answer is waited for that so many bytes are moved for.
+    pub(crate) fn answer_within(&self, bytes: usize) -> Duration {
+        crate::answer_within(self.config().answer_deadline, bytes as u64)
     }
 
     /// The way that a call takes: the connection, made anew when it is broken, or HTTP.

@@ -1,13 +1,16 @@
 //! Objects: get, head, delete. Storing them is in `put`.
 
 use super::config::GetOptions;
+use super::digest::blake3_of;
 use super::error::{Error, Failure};
 use super::link::{GRANT_EXPIRES, Held, Link, NotBegun, Reply};
 use super::retry::{Again, Tries};
 use super::{Client, Route};
 use std::sync::Arc;
 use tenfour_rdma::{Buffer, GrantError};
-use tenfour_types::native::{Answer, ObjectInfo, Operation, Precondition, Read, Request};
+use tenfour_types::native::{
+    Answer, ObjectInfo, Operation, Precondition, Range, Read, Refusal, Request, Retry,
+};
 use tenfour_types::{Checksum, ETag};
 
 /// What carried a call.
@@ -68,7 +71,7 @@ impl From<&GetOptions> for Read {
 impl Client {
     /// Reads an object, or a range of it, to the beginning of a buffer, which comes back in any case but one: when this future is
     /// dropped, it returns to the client's memory once the gateway is done with it. What it holds after an error is nothing in
-    /// particular. A range longer than the buffer is refused with `InvalidRequest`.
+    /// particular. A range longer than the buffer is refused with `InvalidRequest`, an empty one with `InvalidArgument`.
     pub async fn get_object(
         &self,
         bucket: &str,
@@ -76,7 +79,7 @@ impl Client {
         into: Buffer,
         options: &GetOptions,
     ) -> (Option<Buffer>, Result<Got, Error>) {
-        let mut tries = Tries::new(self, Again::Safe);
+        let mut tries = Tries::new(self, Again::Reads);
         let is_host = into.is_host();
         let mut buffer = Some(into);
         loop {
@@ -87,7 +90,7 @@ impl Client {
                 Err(failure) => (Some(into), Err(failure)),
             };
             buffer = back;
-            match got {
+            match got.and_then(|got| got.asked(options)) {
                 Ok(got) => {
                     self.note(is_host, &got.served, got.bytes);
                     return (buffer, Ok(got));
@@ -132,13 +135,16 @@ impl Client {
         if let Err(failure) = call.send(request(bucket, key, operation)).await {
             return (call.take_back().await.into_buffer().await, Err(failure));
         }
-        match call.reply(self.config().answer_deadline).await {
+        match call.reply(self.answer_within(bytes)).await {
             Ok(Reply { fabric, result, held }) => {
                 let Some(grant) = held.into else { return (None, Err(Failure::broken(false))) };
                 // Nobody can change the bytes from here on.
                 let buffer = grant.seal().await.into_buffer();
                 let served = Served { carrier: link.carrier().to_owned(), fabric };
-                let got = result.map_err(Failure::from).and_then(|answer| got(answer, &buffer, served));
+                let got = match result {
+                    Ok(answer) => got(answer, &buffer, served).await,
+                    Err(refusal) => Err(refusal.into()),
+                };
                 (Some(buffer), got)
             }
             Err(held) => (held.into_buffer().await, Err(Failure::broken(false))),
@@ -147,20 +153,28 @@ impl Client {
 
     /// What is known of an object.
     pub async fn head_object(&self, bucket: &str, key: &str, options: &GetOptions) -> Result<Head, Error> {
-        let mut tries = Tries::new(self, Again::Safe);
+        let mut tries = Tries::new(self, Again::Reads);
         let call = async |route: Route<'_>| match route {
             Route::Http(http) => http.head(bucket, key, options).await,
-            Route::Rdma(link) => {
-                let operation = Operation::Head(options.into());
-                let (answer, served) = self.ask(&link, request(bucket, key, operation), false).await?;
-                match answer {
-                    Answer::Object { object, range } => Ok(Head { object, range, served }),
-                    Answer::NotModified { .. } => Err(Failure::before(Error::NotModified)),
-                    _ => Err(unexpected()),
-                }
-            }
+            Route::Rdma(link) => self.head_over(&link, bucket, key, options).await,
         };
         self.again(&mut tries, call).await
+    }
+
+    pub(super) async fn head_over(
+        &self,
+        link: &Arc<Link>,
+        bucket: &str,
+        key: &str,
+        options: &GetOptions,
+    ) -> Result<Head, Failure> {
+        let operation = Operation::Head(options.into());
+        let (answer, served) = self.ask(link, request(bucket, key, operation), false).await?;
+        match answer {
+            Answer::Object { object, range } => Ok(Head { object, range, served }),
+            Answer::NotModified { .. } => Err(Failure::before(Error::NotModified)),
+            _ => Err(unexpected()),
+        }
     }
 
     /// Removes an object; succeeds when there is none, unless a condition wants one.
@@ -180,8 +194,7 @@ impl Client {
             }
         };
         match self.again(&mut tries, call).await {
-            // An earlier try removed it.
-            Err(Error::Refused(refusal)) if tries.may_have_happened && refusal.code == "NoSuchKey" => Ok(()),
+            Err(Error::OutcomeUnknown) if tries.found("NoSuchKey") => Ok(()),
             done => done,
         }
     }
@@ -201,7 +214,24 @@ impl Client {
     }
 }
 
-fn got(answer: Answer, buffer: &Buffer, served: Served) -> Result<Got, Failure> {
+impl Got {
+    /// The same, if it is the range that was asked for.
+    fn asked(self, options: &GetOptions) -> Result<Self, Failure> {
+        let size = self.object.size;
+        let all = (0, size);
+        let asked = match options.range {
+            Range::All => all,
+            Range::From(first, end) => (first, end.unwrap_or(size).min(size)),
+            Range::Last(bytes) => (size.saturating_sub(bytes), size),
+            Range::Part(_) => self.range,
+        };
+        // Of another object than it was to be, all is sent.
+        let is_asked = self.range == asked || (options.if_range.is_some() && self.range == all);
+        if is_asked { Ok(self) } else { Err(unexpected()) }
+    }
+}
+
+async fn got(answer: Answer, buffer: &Buffer, served: Served) -> Result<Got, Failure> {
     let (object, range, digest) = match answer {
         Answer::Read { object, range, digest } => (object, range, digest),
         Answer::NotModified { .. } => return Err(Failure::before(Error::NotModified)),
@@ -209,10 +239,17 @@ fn got(answer: Answer, buffer: &Buffer, served: Served) -> Result<Got, Failure> 
     };
     let bytes = range.1.checked_sub(range.0).and_then(|bytes| usize::try_from(bytes).ok());
     let read = bytes.and_then(|bytes| buffer.get(..bytes)).ok_or_else(unexpected)?;
-    if blake3::hash(read) != blake3::Hash::from_bytes(digest) {
+    if blake3_of(read).await != digest {
         return Err(Failure::before(Error::Corrupt));
     }
     Ok(Got { object, range, bytes: read.len(), served })
+}
+
+/// What a gateway, too, says of a range that does not fit.
+pub(super) fn too_long(bytes: u64, room: usize) -> Failure {
+    let message =
+        format!("The range has {bytes} bytes, the client's buffer {room}: offer more, or ask for less.");
+    Refusal { code: "InvalidRequest".to_owned(), message, retry: Retry::Never }.into()
 }
 
 pub(super) fn unexpected() -> Failure {

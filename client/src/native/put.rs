@@ -1,19 +1,21 @@
 //! Storing objects and parts: in a slot, by push or by pull.
 
 use super::config::{PutMode, PutOptions};
+use super::digest::blake3_of;
 use super::error::{Error, Failure};
 use super::link::{Call, Event, GRANT_EXPIRES, Held, Link, Reply};
 use super::objects::{Served, Stored, request, unexpected};
 use super::retry::{Again, Tries};
 use super::{Client, Route};
 use std::sync::Arc;
-use tenfour_rdma::{Frozen, GrantError};
-use tenfour_types::Wire as _;
+use tenfour_rdma::{Frozen, GrantError, LeaseError};
 use tenfour_types::limits::PUT_BYTES_MAX;
 use tenfour_types::native::{
     Answer, Content, How, Operation, PULL_RANGES_MAX, Precondition, Request, SLOT_BYTES, ToGateway,
     slot_body_offset,
 };
+use tenfour_types::{Scaled as _, Wire as _};
+use tokio::time::timeout;
 
 /// Longest range that is offered at once, bytes.
 const RANGE_BYTES_MAX: usize = 1 << 30;
@@ -38,18 +40,7 @@ impl Client {
         let is_bound = matches!(options.precondition, Precondition::Absent | Precondition::Match(_));
         let again = if is_bound || self.config().retry.overwrite { Again::Safe } else { Again::Unsafe };
         let mut tries = Tries::new(self, again);
-        let stored = self.put(&mut tries, Target::Object, bucket, key, body, options).await;
-        match stored {
-            Err(Error::Refused(refusal))
-                if tries.may_have_happened
-                    && is_bound
-                    && ["PreconditionFailed", "NoSuchKey"].contains(&refusal.code.as_str()) =>
-            {
-                // An earlier try of ours, or somebody else: equal bytes would prove neither, and a lock must not be held twice.
-                Err(Error::OutcomeUnknown)
-            }
-            stored => stored,
-        }
+        self.put(&mut tries, Target::Object, bucket, key, body, options).await
     }
 
     pub(super) async fn put(
@@ -64,7 +55,7 @@ impl Client {
         if body.len() as u64 > PUT_BYTES_MAX {
             return Err(Error::Buffer("one PUT stores at most 5 GiB: upload parts"));
         }
-        let digest = *blake3::hash(body).as_bytes();
+        let digest = blake3_of(body).await;
         // Not by `again`: of a future with an async closure in it that borrows so much the compiler does not see that it is `Send`.
         loop {
             let stored = match self.route().await {
@@ -188,7 +179,9 @@ impl Putting<'_> {
                     let source = self.body.slice(written..written + bytes);
                     let to = remote.sub(0, bytes as u32);
                     let (Some(source), Some(to)) = (source, to) else { return Err(unexpected()) };
-                    let source = self.client.sendable(&self.link, source).await?;
+                    let deadline = self.client.config().answer_deadline.scaled();
+                    let sendable = timeout(deadline, self.client.sendable(&self.link, source)).await;
+                    let source = sendable.map_err(|_| Error::Memory(LeaseError::Overloaded))??;
                     written += bytes;
                     // Nothing is committed before the last byte is there.
                     let sent = call.write(source, to, chunk).await;
@@ -202,7 +195,7 @@ impl Putting<'_> {
     }
 
     async fn answered(&self, call: &mut Call) -> Result<Stored, Failure> {
-        let reply = call.reply(self.client.config().answer_deadline).await;
+        let reply = call.reply(self.client.answer_within(self.body.len())).await;
         self.stored(reply.map_err(|_| Failure::broken(true))?)
     }
 

@@ -7,7 +7,7 @@
 //! | call | again? | because |
 //! |---|---|---|
 //! | GET, HEAD, LIST | yes | it changes nothing |
-//! | PUT or DELETE with `If-Match`, PUT with `If-None-Match: *` | yes | the second cannot undo what somebody else wrote after the first: then its condition does not hold. When it does not, the first may be the reason, or somebody else who wrote the same bytes: a PUT is unknown then; a DELETE succeeds when the object is gone |
+//! | PUT or DELETE with `If-Match`, PUT with `If-None-Match: *` | yes | the second does not undo what somebody else wrote after the first: then its condition does not hold. Unless they put back just what the condition names, as an ETag is one of content: an object of the same bytes, or none, is what the caller agreed to replace |
 //! | PUT without a condition, or with `If-Match: *` | no, unless `RetryPolicy::overwrite` | between the two somebody else may have written, and been told so; the second would undo that. The caller gets [`super::Error::OutcomeUnknown`] |
 //! | DELETE without a condition | no, unless `RetryPolicy::overwrite` | the same: it would remove what somebody else wrote |
 //! | a push that broke before its last chunk was written | yes, whatever its condition | the gateway commits nothing before it has every byte |
@@ -16,12 +16,15 @@
 //! | abort an upload | yes | that there is no such upload then means that it is gone |
 //! | create an upload | yes | the first may have made an upload that nobody knows: it holds no bytes, and goes with the bucket, or when somebody lists and aborts it |
 //!
+//! Once the outcome of one try is unknown, what refuses a later one tells nothing of it: whether the condition does not hold because the
+//! first try was made or because of somebody else, or the user was disabled in between, the caller gets
+//! [`super::Error::OutcomeUnknown`]. Only that what was to be removed is not there says that it is done.
+//!
 //! The pauses double up to a second, with chance in them, so that clients that lost the same gateway do not come back as one.
 
 use super::error::{Error, Failure};
 use super::{Client, Route};
 use std::time::Duration;
-use tenfour_types::native::Retry;
 
 /// Longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -29,6 +32,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Whether a call may be made again when its outcome is unknown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Again {
+    /// It changes nothing: there is no outcome to be unknown.
+    Reads,
     /// It cannot do harm.
     Safe,
     /// It could undo what somebody else did.
@@ -40,32 +45,38 @@ pub(super) struct Tries {
     again: Again,
     left: u32,
     pause: Duration,
-    /// An earlier try may have made the change.
-    pub(super) may_have_happened: bool,
+    /// A try may have made the change.
+    may_have_happened: bool,
+    /// The code with which the last try was refused.
+    refused: Option<String>,
 }
 
 impl Tries {
     pub(super) fn new(client: &Client, again: Again) -> Self {
         let policy = &client.config().retry;
-        Self { again, left: policy.attempts_max.max(1), pause: policy.pause, may_have_happened: false }
+        let left = policy.attempts_max.max(1);
+        Self { again, left, pause: policy.pause, may_have_happened: false, refused: None }
     }
 
     /// Waits, and returns for the next try; fails when there is none.
     pub(super) async fn after(&mut self, failure: Failure) -> Result<(), Error> {
         self.left -= 1;
-        self.may_have_happened |= failure.may_have_happened;
-        let is_barred = failure.may_have_happened && self.again == Again::Unsafe;
+        let may_have_happened = failure.may_have_happened && self.again != Again::Reads;
+        self.may_have_happened |= may_have_happened;
+        let is_barred = may_have_happened && self.again == Again::Unsafe;
         if self.left == 0 || is_barred || !failure.error.is_retryable() {
-            // What came of an earlier try is not known better by a later one that was not made.
-            let says_for_good =
-                matches!(&failure.error, Error::Refused(refusal) if refusal.retry == Retry::Never);
-            let hides = self.may_have_happened && !says_for_good;
-            return Err(if hides { Error::OutcomeUnknown } else { failure.error });
+            self.refused = failure.error.code().map(str::to_owned);
+            return Err(if self.may_have_happened { Error::OutcomeUnknown } else { failure.error });
         }
         let fraction = 0.5 + rand::random::<f64>() / 2.0;
         tokio::time::sleep(self.pause.mul_f64(fraction)).await;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         Ok(())
+    }
+
+    /// Whether the outcome of a try was unknown and another was then refused with this code.
+    pub(super) fn found(&self, code: &str) -> bool {
+        self.may_have_happened && self.refused.as_deref() == Some(code)
     }
 }
 

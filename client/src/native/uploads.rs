@@ -124,10 +124,7 @@ impl Client {
             }
         };
         match self.again(&mut tries, call).await {
-            // An earlier try aborted it.
-            Err(Error::Refused(refusal)) if tries.may_have_happened && refusal.code == "NoSuchUpload" => {
-                Ok(())
-            }
+            Err(Error::OutcomeUnknown) if tries.found("NoSuchUpload") => Ok(()),
             done => done,
         }
     }

@@ -4,9 +4,9 @@
 //! that is opened to the gateway, the last of them with immediate data.
 
 use super::{
-    Answer, TokenCallError, TokenClient, TokenRead, TokenStored, moved, pair_address, pair_token, path_of,
-    unquoted,
+    Answer, TokenCallError, TokenClient, TokenRead, TokenStored, moved, pair_address, pair_token, unquoted,
 };
+use crate::signed::object_path;
 use http::HeaderMap;
 use std::time::Duration;
 use tenfour_rdma::{Admits, Buffer, ForeignPair, Frozen, Place};
@@ -29,7 +29,7 @@ impl TokenClient {
         part: Option<(&str, u32)>,
         body: &Frozen,
     ) -> Result<TokenStored, TokenCallError> {
-        let mut target = path_of(bucket, key);
+        let mut target = object_path(bucket, key)?;
         if let Some((upload, number)) = part {
             target.push_str(&format!("?partNumber={number}&uploadId={upload}"));
         }
@@ -63,6 +63,10 @@ impl TokenClient {
         offset: u64,
     ) -> Result<TokenRead, (Option<Buffer>, TokenCallError)> {
         let wanted = into.len() as u64;
+        let target = match object_path(bucket, key) {
+            Ok(target) => target,
+            Err(error) => return Err((Some(into), error.into())),
+        };
         let pair = match self.domain.queue_pair(Admits::Everything, None) {
             Ok(pair) => pair,
             Err(error) => return Err((Some(into), error.into())),
@@ -71,7 +75,6 @@ impl TokenClient {
             Ok(exposed) => exposed,
             Err(error) => return Err((None, error.into())),
         };
-        let target = path_of(bucket, key);
         let read = self.receive(&pair, exposed.place(), (target, wanted, offset)).await;
         // Only now are the bytes what the answer says.
         let buffer = exposed.end();

@@ -1,9 +1,9 @@
 //! A connection for many requests: the gateway reads and writes memory that each request names.
 
 use super::{
-    Answer, TokenCallError, TokenClient, TokenRead, TokenStored, moved, pair_address, pair_token, path_of,
-    unquoted,
+    Answer, TokenCallError, TokenClient, TokenRead, TokenStored, moved, pair_address, pair_token, unquoted,
 };
+use crate::signed::object_path;
 use http::{HeaderMap, Method};
 use std::ops::Range;
 use tenfour_rdma::{Admits, Buffer, ForeignPair, Frozen, Place};
@@ -50,7 +50,7 @@ impl TokenConnection<'_> {
         body: &Frozen,
         headers: &[(&str, &str)],
     ) -> Result<TokenStored, TokenCallError> {
-        self.put(&path_of(bucket, key), &[], body, headers).await
+        self.put(object_path(bucket, key)?, Vec::new(), body, headers).await
     }
 
     /// Stores memory as a part of an upload.
@@ -60,14 +60,14 @@ impl TokenConnection<'_> {
         (upload, number): (&str, u32),
         body: &Frozen,
     ) -> Result<TokenStored, TokenCallError> {
-        let number = number.to_string();
-        self.put(&path_of(bucket, key), &[("partNumber", &number), ("uploadId", upload)], body, &[]).await
+        let query = vec![("partNumber", number.to_string()), ("uploadId", upload.to_owned())];
+        self.put(object_path(bucket, key)?, query, body, &[]).await
     }
 
     async fn put(
         &self,
-        path: &str,
-        query: &[(&str, &str)],
+        path: String,
+        query: Vec<(&str, String)>,
         body: &Frozen,
         headers: &[(&str, &str)],
     ) -> Result<TokenStored, TokenCallError> {
@@ -95,6 +95,10 @@ impl TokenConnection<'_> {
         range: Option<Range<u64>>,
     ) -> Result<TokenRead, (Option<Buffer>, TokenCallError)> {
         let room = into.len() as u64;
+        let path = match object_path(bucket, key) {
+            Ok(path) => path,
+            Err(error) => return Err((Some(into), error.into())),
+        };
         let exposed = match self.pair.expose_to_write(into) {
             Ok(exposed) => exposed,
             Err(error) => return Err((None, error.into())),
@@ -103,7 +107,7 @@ impl TokenConnection<'_> {
         words.extend(
             range.map(|range| ("range", format!("bytes={}-{}", range.start, range.end.saturating_sub(1)))),
         );
-        let answer = self.client.call(Method::GET, &path_of(bucket, key), &[], &words).await;
+        let answer = self.client.call(Method::GET, path, Vec::new(), &words).await;
         // What was written after this is refused: only now are the bytes what the answer says.
         let buffer = exposed.end();
         let read = answer.and_then(served).and_then(|headers| Ok((moved(&headers)?, headers)));

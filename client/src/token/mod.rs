@@ -13,17 +13,16 @@ mod connection;
 
 pub use connection::TokenConnection;
 
-use crate::{Body, ClientError, S3};
+use crate::signed::{Access, Call, Service};
+use crate::{ANSWER_DEADLINE, CONNECT_DEADLINE, ClientError};
 use http::{HeaderMap, Method, StatusCode};
 use std::net::IpAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tenfour_rdma::{
     Buffer, ForeignConfig, ForeignDomain, ForeignError, LeaseError, OpenError, OperationError, PairAddress,
     Tunables,
 };
-use tenfour_types::native::login::date_of;
+use tenfour_types::NameError;
 use tenfour_types::rdma_token::control::{ControlError, Lookup, Words};
-use tenfour_types::rdma_token::signature::{Signer, Unsigned, authorization};
 use tenfour_types::rdma_token::{Psn, QueuePairToken};
 use thiserror::Error;
 
@@ -100,9 +99,6 @@ pub enum TokenCallError {
         /// Asked for.
         wanted: u64,
     },
-    /// The configuration makes no sense.
-    #[error("{0:?} is not the URL of an S3 endpoint")]
-    Endpoint(String),
 }
 
 impl TokenCallError {
@@ -114,15 +110,20 @@ impl TokenCallError {
             Self::Http(error) => {
                 let busy = |status: &StatusCode| status.is_server_error();
                 matches!(error, ClientError::Status { status, .. } if busy(status))
-                    || matches!(error, ClientError::Connection(_) | ClientError::TimedOut)
+                    || matches!(
+                        error,
+                        ClientError::Unreachable(_) | ClientError::Connection(_) | ClientError::TimedOut
+                    )
             }
             Self::Transfer(_) => true,
-            Self::Open(_)
-            | Self::Declined(_)
-            | Self::Malformed(_)
-            | Self::Length { .. }
-            | Self::Endpoint(_) => false,
+            Self::Open(_) | Self::Declined(_) | Self::Malformed(_) | Self::Length { .. } => false,
         }
+    }
+}
+
+impl From<NameError> for TokenCallError {
+    fn from(error: NameError) -> Self {
+        Self::Http(error.into())
     }
 }
 
@@ -154,27 +155,23 @@ pub struct TokenRead {
 
 /// A client of one gateway, with registered memory of its own.
 pub struct TokenClient {
-    config: TokenClientConfig,
     domain: ForeignDomain,
-    http: S3,
-    host: String,
+    http: Service,
 }
 
 impl TokenClient {
     /// Opens the RDMA device. Nothing is sent yet.
     pub fn open(config: TokenClientConfig) -> Result<Self, TokenCallError> {
         let TokenClientConfig { endpoint, access_key, secret_key, region, .. } = &config;
-        let unusable = || TokenCallError::Endpoint(endpoint.clone());
-        let uri: http::Uri = endpoint.parse().map_err(|_| unusable())?;
-        let host = uri.authority().ok_or_else(unusable)?.to_string();
-        let http = S3::new(endpoint, region, "any", access_key, secret_key).map_err(|_| unusable())?;
+        let access = Access { endpoint, region, access_key, secret_key };
+        let http = Service::new(&access, CONNECT_DEADLINE, ANSWER_DEADLINE)?;
         let domain = ForeignDomain::open(ForeignConfig {
             name: "client-tokens".to_owned(),
             pool_bytes: config.pool_bytes,
             address: config.address,
-            tunables: config.tunables.clone(),
+            tunables: config.tunables,
         })?;
-        Ok(Self { config, domain, http, host })
+        Ok(Self { domain, http })
     }
 
     /// Registered memory of `bytes`, as soon as there is so much.
@@ -187,33 +184,16 @@ impl TokenClient {
         self.domain.pool().free_bytes()
     }
 
-    /// Sends a request without a body, every header of it signed; the answer's headers.
+    /// Sends a request without a body; the answer's headers.
     async fn call(
         &self,
         method: Method,
-        path: &str,
-        query: &[(&str, &str)],
+        path: String,
+        query: Vec<(&str, String)>,
         words: &[(&str, String)],
     ) -> Result<HeaderMap, TokenCallError> {
-        let stamp = stamp(SystemTime::now());
-        let mut headers: Vec<(&str, &str)> =
-            words.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        headers.push(("host", &self.host));
-        headers.push(("x-amz-content-sha256", "UNSIGNED-PAYLOAD"));
-        headers.push(("x-amz-date", &stamp));
-        headers.sort_unstable();
-        let TokenClientConfig { endpoint, access_key, secret_key, region, .. } = &self.config;
-        let signer = Signer { access_key, secret_key, region, stamp: &stamp };
-        let unsigned = Unsigned { method: method.as_str(), path, query, headers: &headers };
-        let authorization = authorization(&unsigned, &signer);
-        let mut sent: Vec<(&str, String)> =
-            headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        sent.push(("authorization", authorization));
-        let pairs: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let separator = if pairs.is_empty() { "" } else { "?" };
-        let url = format!("{}{path}{separator}{}", endpoint.trim_end_matches('/'), pairs.join("&"));
-        let answer = self.http.send(method, &url, Body::empty(), &sent).await;
-        match answer {
+        let headers = words.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        match self.http.send(Call { query, headers, ..Call::new(method, path) }).await {
             Ok(answer) => Ok(answer.headers().clone()),
             Err(ClientError::Status { status: StatusCode::NOT_IMPLEMENTED, text }) => {
                 Err(TokenCallError::Declined(text))
@@ -223,7 +203,7 @@ impl TokenClient {
     }
 
     async fn control(&self, path: &str, words: &Words) -> Result<HeaderMap, TokenCallError> {
-        self.call(Method::POST, path, &[], words).await
+        self.call(Method::POST, path.to_owned(), Vec::new(), words).await
     }
 }
 
@@ -234,27 +214,6 @@ impl Lookup for Answer<'_> {
     fn header(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(|value| value.to_str().ok())
     }
-}
-
-/// `YYYYMMDDTHHMMSSZ`.
-fn stamp(now: SystemTime) -> String {
-    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (day, second) = (seconds / 86_400, seconds % 86_400);
-    let date = date_of(i64::try_from(day).unwrap_or_default());
-    format!("{date}T{:02}{:02}{:02}Z", second / 3600, second / 60 % 60, second % 60)
-}
-
-/// `/bucket/key`, percent-encoded.
-fn path_of(bucket: &str, key: &str) -> String {
-    let mut path = format!("/{bucket}/");
-    for byte in key.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
-            path.push(char::from(byte));
-        } else {
-            path.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    path
 }
 
 fn pair_token(local: &PairAddress) -> QueuePairToken {
@@ -275,16 +234,4 @@ fn moved(headers: &HeaderMap) -> Result<u64, TokenCallError> {
 fn unquoted(headers: &HeaderMap, name: &str) -> Result<String, TokenCallError> {
     let etag = Answer(headers).header(name).map(|etag| etag.trim_matches('"').to_owned());
     etag.ok_or_else(|| TokenCallError::Malformed(format!("{name} is missing")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn stamps_and_paths_are_as_signatures_have_them() {
-        assert_eq!(stamp(UNIX_EPOCH + Duration::from_secs(784_111_777)), "19941106T084937Z");
-        assert_eq!(path_of("b", "a key/ä+"), "/b/a%20key/%C3%A4%2B");
-    }
 }

@@ -48,10 +48,14 @@ impl Call {
         let pending = self.link.core.state().pending.remove(&self.id);
         match pending {
             Some(pending) => pending.held,
-            // The connection has ended: the receiving side hands over what it found in the table.
-            None => match self.events.recv().await {
-                Some(Event::Broken(held)) => held,
-                _ => Held::default(),
+            // The receiving side hands over what it found in the table.
+            None => loop {
+                match self.events.recv().await {
+                    Some(Event::Reply(reply)) => break reply.held,
+                    Some(Event::Broken(held)) => break held,
+                    Some(Event::WriteHere(..) | Event::Entries(_)) => {}
+                    None => break Held::default(),
+                }
             },
         }
     }
@@ -111,7 +115,9 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.sent {
-            self.link.core.state().pending.remove(&self.id);
+            let gone = self.link.core.state().pending.remove(&self.id);
+            // A device takes its time to let go: not under the lock.
+            drop(gone);
         }
     }
 }
