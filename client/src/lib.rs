@@ -138,8 +138,7 @@ impl S3 {
 
     /// Reads a whole object, or a range of it, into memory.
     pub async fn get_bytes(&self, key: &str, range: Option<(u64, u64)>) -> Result<Bytes, ClientError> {
-        let response = self.get(key, range).await?;
-        response.into_body().collect().await.map(http_body_util::Collected::to_bytes).map_err(connection)
+        all_of(self.get(key, range).await?.into_body()).await.map(Bytes::from)
     }
 
     /// Reads a whole object and compares it with the pattern it was stored as, holding one frame of it at a time.
@@ -179,7 +178,7 @@ impl S3 {
         call.query = [("list-type", "2"), ("encoding-type", "url"), ("prefix", prefix)].map(owned).into();
         call.query.extend(given.into_iter().filter_map(|(name, value)| Some(owned((name, value?)))));
         let response = self.service.send(call).await?;
-        let body = response.into_body().collect().await.map_err(connection)?.to_bytes();
+        let body = all_of(response.into_body()).await?;
         let text = std::str::from_utf8(&body).map_err(|error| ClientError::Malformed(error.to_string()))?;
         let page =
             ListObjectsV2::parse_response(text).map_err(|error| ClientError::Malformed(error.to_string()))?;
@@ -205,6 +204,15 @@ pub async fn next_frame(body: &mut Incoming) -> Result<Option<Frame<Bytes>>, Cli
         .await
         .map_err(|_| ClientError::TimedOut)?;
     frame.transpose().map_err(connection)
+}
+
+/// All of a body.
+pub(crate) async fn all_of(mut body: Incoming) -> Result<Vec<u8>, ClientError> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = next_frame(&mut body).await? {
+        bytes.extend(frame.into_data().unwrap_or_default());
+    }
+    Ok(bytes)
 }
 
 fn unquoted(etag: Option<&http::HeaderValue>) -> Option<String> {

@@ -16,7 +16,7 @@ use super::put::Target;
 use super::uploads::{CompleteOptions, Completed};
 use super::xml::{self, text_of};
 use crate::signed::{Access, Call, Service, bucket_path, object_path};
-use crate::{Body, next_frame};
+use crate::{Body, all_of, next_frame};
 use bytes::Bytes;
 use http::{Method, Response};
 use hyper::body::Incoming;
@@ -262,12 +262,9 @@ fn sort_key(entry: &Entry) -> &str {
     }
 }
 
-/// The text of an answer, which is waited for like any other body.
+/// The text of an answer.
 async fn text(response: Response<Incoming>, changes: bool) -> Result<String, Failure> {
-    let (mut body, mut bytes) = (response.into_body(), Vec::new());
-    while let Some(frame) = next_frame(&mut body).await.map_err(|error| failed(error, changes))? {
-        bytes.extend(frame.into_data().unwrap_or_default());
-    }
+    let bytes = all_of(response.into_body()).await.map_err(|error| failed(error, changes))?;
     String::from_utf8(bytes).map_err(|_| unexpected())
 }
 

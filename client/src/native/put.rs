@@ -55,12 +55,16 @@ impl Client {
         if body.len() as u64 > PUT_BYTES_MAX {
             return Err(Error::Buffer("one PUT stores at most 5 GiB: upload parts"));
         }
-        let digest = blake3_of(body).await;
+        let mut known = None;
         // Not by `again`: of a future with an async closure in it that borrows so much the compiler does not see that it is `Send`.
         loop {
             let stored = match self.route().await {
                 Ok(Route::Http(http)) => http.put(target, bucket, key, body, options).await,
                 Ok(Route::Rdma(link)) => {
+                    let digest = match known {
+                        Some(digest) => digest,
+                        None => *known.insert(blake3_of(body).await),
+                    };
                     let putting = Putting { client: self, link, target, bucket, key, body, options, digest };
                     putting.run().await
                 }
