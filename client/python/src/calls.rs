@@ -7,21 +7,26 @@ use crate::errors;
 use crate::memory::{PythonMemory, part_to_fill, part_to_send};
 use crate::registrations::{Found, IDLE_MAX, Registrations};
 use pyo3::prelude::{PyResult, Python};
+use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tenfour_client::native::{
-    Client, ClientConfig, Conditions, ETag, Error, Frozen, GetOptions, Got, HostMemory, HostRegion,
+    Buffer, Client, ClientConfig, Conditions, ETag, Error, Frozen, GetOptions, Got, HostMemory, HostRegion,
     ObjectInfo, PutOptions, Range, Refusal, Retry, Stored, Tag,
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::timeout;
 
 /// How often a wait looks for signals.
 const SIGNALS_EVERY: Duration = Duration::from_millis(100);
 /// What is read at once of an object whose size is not known: most objects are smaller, and are there after one round trip.
 pub const FIRST_BYTES: usize = 64 << 10;
+/// An object that was replaced while it was read is read anew so often.
+const REPLACED_MAX: u32 = 5;
+/// Tries to read an object that is read in pieces.
+pub const TRIES: RangeInclusive<u32> = 0..=REPLACED_MAX;
 /// Most bytes of one GET; more are several.
 const GET_BYTES_MAX: usize = 1 << 30;
 /// An interrupted reader waits so long for its connection to let go of its memory.
@@ -37,7 +42,9 @@ pub struct Calls {
     zero_copy_from: usize,
     /// Of those.
     copied_bytes: AtomicU64,
-    runtime: Runtime,
+    threads: Handle,
+    /// Until it is ended.
+    runtime: Option<Runtime>,
 }
 
 /// Which bytes of which object.
@@ -58,6 +65,11 @@ impl Wanted<'_> {
         let matches = self.etag.map(|etag| Tag::OneOf(vec![etag]));
         GetOptions { range, conditions: Conditions { matches, ..Conditions::default() }, if_range: None }
     }
+
+    /// Whether a piece could not be read because the object was replaced since the first, and all is to be read anew.
+    pub fn is_replaced(&self, error: &Error, attempt: u32) -> bool {
+        error.code() == Some("PreconditionFailed") && self.etag.is_none() && attempt < REPLACED_MAX
+    }
 }
 
 impl Calls {
@@ -74,8 +86,8 @@ impl Calls {
             .thread_name("tenfour")
             .enable_all()
             .build()?;
-        let client =
-            wait_on(py, &runtime, || Client::connect(config))?.map_err(|error| errors::raise(py, &error))?;
+        let client = wait_on(py, runtime.handle(), || Client::connect(config))?
+            .map_err(|error| errors::raise(py, &error))?;
         let registrations = Registrations::new(kept_bytes);
         let weak = Arc::downgrade(&registrations);
         runtime.spawn(async move {
@@ -85,7 +97,8 @@ impl Calls {
                 tokio::time::sleep(IDLE_MAX / 4).await;
             }
         });
-        Ok(Self { client, registrations, zero_copy_from, copied_bytes: AtomicU64::new(0), runtime })
+        let (threads, copied_bytes) = (runtime.handle().clone(), AtomicU64::new(0));
+        Ok(Self { client, registrations, zero_copy_from, copied_bytes, threads, runtime: Some(runtime) })
     }
 
     /// Waits for a call.
@@ -103,7 +116,7 @@ impl Calls {
         py: Python<'_>,
         call: impl FnOnce() -> C + Send,
     ) -> PyResult<Result<T, Error>> {
-        wait_on(py, &self.runtime, call)
+        wait_on(py, &self.threads, call)
     }
 
     /// The same for a call that writes into memory of the caller: when it is interrupted, the connection ends with it, so that nobody
@@ -114,7 +127,7 @@ impl Calls {
         call: impl FnOnce() -> C + Send,
     ) -> PyResult<Result<T, Error>> {
         self.outcome(py, call).inspect_err(|_| {
-            py.detach(|| self.disconnect());
+            py.detach(|| disconnect(&self.threads, &self.client));
         })
     }
 
@@ -145,8 +158,8 @@ impl Calls {
         part_to_send(&region, offset..offset + bytes)
     }
 
-    /// The first bytes of what is wanted, and what object it is.
-    pub async fn first(&self, wanted: &Wanted<'_>) -> Result<(Vec<u8>, ObjectRead), Error> {
+    /// The first bytes of what is wanted, at the beginning of a buffer, and what object it is.
+    pub async fn first(&self, wanted: &Wanted<'_>) -> Result<(Buffer, ObjectRead), Error> {
         let Wanted { bucket, key, start, stop, etag } = *wanted;
         let end = start.saturating_add(FIRST_BYTES as u64);
         let stop = Some(stop.map_or(end, |stop| stop.min(end)));
@@ -154,16 +167,16 @@ impl Calls {
         let first = Wanted { bucket, key, start, stop, etag };
         let (buffer, got) = self.client.get_object(bucket, key, buffer, &first.options()).await;
         match (got, buffer) {
-            (Ok(got), Some(buffer)) => Ok((buffer.get(..got.bytes).unwrap_or_default().to_vec(), got.into())),
+            (Ok(got), Some(buffer)) => {
+                self.copied(got.bytes);
+                Ok((buffer, got.into()))
+            }
             // Of an empty object no range can be had.
-            (Err(Error::Refused(refusal)), _) if refusal.code == "InvalidRange" && start == 0 => {
+            (Err(Error::Refused(refusal)), Some(buffer)) if refusal.code == "InvalidRange" && start == 0 => {
                 let head = Wanted { stop: None, ..first };
                 let head = self.client.head_object(bucket, key, &head.options()).await?;
                 match head.object.size {
-                    0 => Ok((
-                        Vec::new(),
-                        ObjectRead { object: head.object, range: (0, 0), served: head.served },
-                    )),
+                    0 => Ok((buffer, ObjectRead { object: head.object, range: (0, 0), served: head.served })),
                     _ => Err(Error::Refused(refusal)),
                 }
             }
@@ -243,16 +256,28 @@ impl Calls {
         Ok((got.bytes, got.into()))
     }
 
-    async fn get(
-        &self,
-        wanted: &Wanted<'_>,
-        into: tenfour_client::native::Buffer,
-    ) -> (Option<tenfour_client::native::Buffer>, Result<Got, Error>) {
+    async fn get(&self, wanted: &Wanted<'_>, into: Buffer) -> (Option<Buffer>, Result<Got, Error>) {
         self.client.get_object(wanted.bucket, wanted.key, into, &wanted.options()).await
     }
 
     /// Into more memory than one GET fills.
     async fn read_long(
+        &self,
+        wanted: &Wanted<'_>,
+        region: &HostRegion,
+        part: std::ops::Range<usize>,
+    ) -> Result<(usize, ObjectRead), Error> {
+        for attempt in TRIES {
+            match self.read_version(wanted, region, part.clone()).await {
+                Err(error) if wanted.is_replaced(&error, attempt) => {}
+                read => return read,
+            }
+        }
+        Err(Error::Broken)
+    }
+
+    /// The same, of the version that is there now.
+    async fn read_version(
         &self,
         wanted: &Wanted<'_>,
         region: &HostRegion,
@@ -294,20 +319,53 @@ impl Calls {
         self.registrations.clear();
     }
 
-    /// Ends the connection, and waits until it has let go of memory, or for long enough.
-    fn disconnect(&self) {
-        let disconnected = self.runtime.block_on(async { timeout(LET_GO, self.client.disconnect()).await });
-        // Elapsed: what it still holds is held until it lets go.
-        drop(disconnected);
+    /// Ends the connection in order, and the threads. Waits.
+    pub fn end(mut self) {
+        let ending = self.ending();
+        drop(self);
+        if let Some(ending) = ending {
+            ending.run();
+        }
     }
 
-    /// Ends the connection in order, and the threads. Waits.
-    pub fn end(self) {
+    fn ending(&mut self) -> Option<Ending> {
+        let runtime = self.runtime.take()?;
+        Some(Ending { client: self.client.clone(), registrations: self.registrations.clone(), runtime })
+    }
+}
+
+impl Drop for Calls {
+    /// Whoever drops it last may hold Python's lock, and has other things to do than to wait.
+    fn drop(&mut self) {
+        let Some(ending) = self.ending() else { return };
+        // Not spawned: it is dropped, and the gateway learns of it from the socket.
+        drop(std::thread::Builder::new().name("tenfour-end".to_owned()).spawn(|| ending.run()));
+    }
+}
+
+/// What takes its time to end.
+struct Ending {
+    client: Client,
+    registrations: Arc<Registrations>,
+    runtime: Runtime,
+}
+
+impl Ending {
+    fn run(self) {
         self.registrations.clear();
-        self.disconnect();
+        disconnect(self.runtime.handle(), &self.client);
         drop(self.client);
         self.runtime.shutdown_timeout(LET_GO);
+        // What was let go of here is Python's from now on, and not from its next call of this package.
+        let _ = Python::try_attach(|_| ());
     }
+}
+
+/// Ends a connection, and waits until it has let go of memory, or for long enough.
+fn disconnect(threads: &Handle, client: &Client) {
+    let disconnected = threads.block_on(async { timeout(LET_GO, client.disconnect()).await });
+    // Elapsed: what it still holds is held until it lets go.
+    drop(disconnected);
 }
 
 /// An object, and which of its bytes were read.
@@ -315,6 +373,13 @@ pub struct ObjectRead {
     pub object: ObjectInfo,
     pub range: (u64, u64),
     pub served: tenfour_client::native::Served,
+}
+
+impl ObjectRead {
+    /// How many.
+    pub fn bytes(&self) -> usize {
+        usize::try_from(self.range.1.saturating_sub(self.range.0)).unwrap_or(usize::MAX)
+    }
 }
 
 impl From<Got> for ObjectRead {
@@ -330,21 +395,23 @@ fn too_small(bytes: u64, room: usize) -> Refusal {
 }
 
 /// Without Python's lock, until the call is through or a signal's handler raises. The call is made on this thread, and stays there.
+/// Handlers run outside of the runtime: they may make calls of their own.
 #[allow(clippy::redundant_closure_for_method_calls, reason = "the method is not general over lifetimes")]
 fn wait_on<T: Send, C: Future<Output = Result<T, Error>>>(
     py: Python<'_>,
-    runtime: &Runtime,
+    threads: &Handle,
     call: impl FnOnce() -> C + Send,
 ) -> PyResult<Result<T, Error>> {
     py.detach(|| {
-        runtime.block_on(async {
-            let mut call = pin!(call());
-            loop {
-                match timeout(SIGNALS_EVERY, &mut call).await {
-                    Ok(done) => return Ok(done),
-                    Err(_) => Python::attach(|py| py.check_signals())?,
-                }
+        // What a call that is given up leaves to be done is done by its runtime.
+        let _inside = threads.enter();
+        let mut call = pin!(call());
+        loop {
+            if let Ok(done) = threads.block_on(async { timeout(SIGNALS_EVERY, call.as_mut()).await }) {
+                return Ok(done);
             }
-        })
+            // No Python to attach to: it ends, and nobody has signals to handle.
+            Python::try_attach(|py| py.check_signals()).unwrap_or(Ok(()))?;
+        }
     })
 }

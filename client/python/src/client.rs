@@ -1,6 +1,6 @@
 //! `tenfour._native.NativeClient`: arguments in, plain values out. `python/tenfour` gives them names.
 
-use crate::calls::{Calls, ObjectRead, TOO_SMALL, Wanted};
+use crate::calls::{Calls, FIRST_BYTES, ObjectRead, TOO_SMALL, TRIES, Wanted};
 use crate::errors;
 use crate::memory::{PythonMemory, part_to_fill};
 use parking_lot::Mutex;
@@ -13,9 +13,6 @@ use tenfour_client::native::{
     ClientConfig, ETag, Endpoint, Entry, Error, From as ListFrom, GetOptions, Headers, ListOptions,
     Precondition, PutMode, PutOptions, parse_etag,
 };
-
-/// An object that was replaced while it was read is read anew so often.
-const REPLACED_MAX: u32 = 5;
 
 /// What is known of an object: size, ETag, milliseconds since 1970, headers, the range that was read, what carried it to the gateway and
 /// to the nodes.
@@ -50,6 +47,10 @@ impl NativeClient {
         attempts: u32,
         overwrite: bool,
     ) -> PyResult<Self> {
+        if pool_bytes < FIRST_BYTES {
+            let told = format!("pool_bytes is {pool_bytes}: a client needs {FIRST_BYTES} at least");
+            return Err(PyValueError::new_err(told));
+        }
         let mut config = ClientConfig::new(access_key, secret_key);
         let parse = |text: &String| text.parse::<Endpoint>();
         let endpoints: Result<Vec<Endpoint>, _> = endpoints.iter().map(parse).collect();
@@ -110,40 +111,39 @@ impl NativeClient {
         let calls = self.calls(py)?;
         let etag = if_match.map(etag).transpose()?;
         let wanted = Wanted { bucket, key, start, stop, etag };
-        let mut replaced = 0;
-        loop {
-            let (first, read) = calls.wait(py, || calls.first(&wanted))?;
+        for attempt in TRIES {
+            let (buffer, read) = calls.wait(py, || calls.first(&wanted))?;
+            let first = buffer.get(..read.bytes()).unwrap_or_default();
             let end = stop.map_or(read.object.size, |stop| stop.min(read.object.size));
             let count = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
             if first.len() >= count {
-                return Ok((PyBytes::new(py, &first).unbind(), info(read)));
+                return Ok((PyBytes::new(py, first).unbind(), info(read)));
             }
             let (bytes, memory) = PythonMemory::of_new_bytes(py, count)?;
             let region = calls.client.adopt(memory);
             let raised = |error: Error| errors::raise(py, &error);
-            part_to_fill(&region, 0..first.len()).map_err(raised)?.copy_from_slice(&first);
+            part_to_fill(&region, 0..first.len()).map_err(raised)?.copy_from_slice(first);
             let rest_from = start + first.len() as u64;
             let rest = Wanted { start: rest_from, stop: None, etag: Some(read.object.etag), ..wanted };
-            match calls.outcome(py, || calls.fill(&rest, &region, first.len()..count))? {
+            let filled = calls.outcome(py, || calls.fill(&rest, &region, first.len()..count));
+            // A device takes its time to let go.
+            py.detach(move || drop(region));
+            match filled? {
                 Ok(_) => return Ok((bytes, info(ObjectRead { range: (start, end), ..read }))),
-                Err(error)
-                    if error.code() == Some("PreconditionFailed")
-                        && etag.is_none()
-                        && replaced < REPLACED_MAX =>
-                {
-                    replaced += 1;
-                }
+                Err(error) if wanted.is_replaced(&error, attempt) => {}
                 Err(error) => return Err(raised(error)),
             }
         }
+        Err(errors::raise(py, &Error::Broken))
     }
 
     /// The first bytes of an object, all of it if it is small, and what it is.
     fn first(&self, py: Python<'_>, bucket: &str, key: &str) -> PyResult<(Py<PyBytes>, Info)> {
         let calls = self.calls(py)?;
         let wanted = Wanted { bucket, key, start: 0, stop: None, etag: None };
-        let (first, read) = calls.wait(py, || calls.first(&wanted))?;
-        Ok((PyBytes::new(py, &first).unbind(), info(read)))
+        let (buffer, read) = calls.wait(py, || calls.first(&wanted))?;
+        let first = buffer.get(..read.bytes()).unwrap_or_default();
+        Ok((PyBytes::new(py, first).unbind(), info(read)))
     }
 
     /// Reads an object, or a range of it, to the beginning of a buffer: how many bytes.
@@ -241,11 +241,10 @@ impl NativeClient {
 
     /// Ends the connection; calls that run go on to their end.
     fn close(&self, py: Python<'_>) {
-        let calls = self.calls.lock().take();
         if self.is_forked() {
-            std::mem::forget(calls);
             return;
         }
+        let calls = self.calls.lock().take();
         py.detach(|| calls.and_then(Arc::into_inner).map_or((), Calls::end));
     }
 }
@@ -265,14 +264,10 @@ impl NativeClient {
 }
 
 impl Drop for NativeClient {
-    /// Python's lock is held here, and its thread has other things to do than to wait.
+    /// In a child after a fork nothing can be ended.
     fn drop(&mut self) {
-        let calls = self.calls.get_mut().take();
         if self.is_forked() {
-            std::mem::forget(calls);
-        } else if let Some(calls) = calls.and_then(Arc::into_inner) {
-            // Not spawned: it is dropped, and the gateway learns of it from the socket.
-            drop(std::thread::Builder::new().name("tenfour-end".to_owned()).spawn(|| calls.end()));
+            std::mem::forget(self.calls.get_mut().take());
         }
     }
 }

@@ -24,7 +24,9 @@ fn class_of(error: &Error) -> &'static str {
         Error::Refused(refusal) => class_of_code(&refusal.code),
         Error::Connect(_)
         | Error::Broken
-        | Error::Http(ClientError::Connection(_) | ClientError::TimedOut) => "Unreachable",
+        | Error::Http(ClientError::Unreachable(_) | ClientError::Connection(_) | ClientError::TimedOut) => {
+            "Unreachable"
+        }
         Error::OutcomeUnknown => "OutcomeUnknown",
         Error::Corrupt => "Corrupt",
         Error::Memory(LeaseError::Overloaded) | Error::Grant(_) => "Busy",
@@ -48,8 +50,9 @@ fn class_of_code(code: &str) -> &'static str {
         | "AccountProblem" => "AccessDenied",
         "PreconditionFailed" => "PreconditionFailed",
         "SlowDown" | "ServiceUnavailable" | "OperationAborted" | "RequestTimeout" => "Busy",
-        "InternalError" => "OutcomeUnknown",
-        "InsufficientStorage" => "Error",
+        "XAmzContentSHA256Mismatch" => "Corrupt",
+        // Of a call that changes nothing; of others the SDK says that the outcome is unknown.
+        "InternalError" | "InsufficientStorage" => "Error",
         _ => "InvalidRequest",
     }
 }

@@ -1,7 +1,8 @@
 //! Memory of Python objects, as the SDK takes it.
 //!
 //! An object is held by a `memoryview` of our own: while that lives, its exporter neither frees nor moves nor resizes the memory. The view
-//! can be dropped on any thread: without Python's lock, pyo3 keeps it until some thread next has the lock, so that nothing waits for it.
+//! can be dropped on any thread, and nothing waits for it there: on a thread of Python's it goes when that thread next has Python's lock, on
+//! others, which never have, when one of the runtime got it for that.
 //!
 //! What it does not do: keep other Python threads from touching the memory during a call. As with `socket.recv_into`, whoever does gets
 //! bytes that are anything: a PUT of them is refused by its digest, a GET of them raises.
@@ -10,20 +11,22 @@
 #![allow(unsafe_code)] // Memory comes from Python as a pointer and a length.
 
 use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::{PyBufferError, PyTypeError};
+use pyo3::exceptions::{PyBufferError, PyMemoryError, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::{Bound, Py, PyAny, PyAnyMethods, PyErr, PyResult, PyTypeMethods, Python};
 use pyo3::types::{PyBytes, PyMemoryView};
 use std::ops::Range;
 use std::ptr::NonNull;
 use tenfour_client::native::{Buffer, Error, Frozen, HostMemory, HostRegion};
+use tokio::runtime::Handle;
 
 /// The memory of an object, and the object.
 pub struct PythonMemory {
     start: NonNull<u8>,
     bytes: usize,
     is_writable: bool,
-    _owner: Py<PyAny>,
+    /// Until it is dropped.
+    owner: Option<Py<PyAny>>,
 }
 
 // SAFETY: plain memory, on every thread; the owner is reference-counted under Python's lock wherever it is dropped.
@@ -31,7 +34,7 @@ unsafe impl Send for PythonMemory {}
 // SAFETY: as above; it gives out nothing but the address.
 unsafe impl Sync for PythonMemory {}
 
-// SAFETY: the exporter of a buffer keeps its memory where it is while a view of it lives; `_owner` is one, or the bytes themselves.
+// SAFETY: the exporter of a buffer keeps its memory where it is while a view of it lives; `owner` is one, or the bytes themselves.
 unsafe impl HostMemory for PythonMemory {
     fn start(&self) -> NonNull<u8> {
         self.start
@@ -62,7 +65,7 @@ impl PythonMemory {
             start: NonNull::new(buffer.buf_ptr().cast()).unwrap_or(NonNull::dangling()),
             bytes: buffer.len_bytes(),
             is_writable: !buffer.readonly(),
-            _owner: view.unbind(),
+            owner: Some(view.unbind()),
         };
         buffer.release(py);
         if !is_in_one_piece {
@@ -84,7 +87,12 @@ impl PythonMemory {
 
     /// That of new `bytes`, zeroed, which nobody may see before it is filled.
     pub fn of_new_bytes(py: Python<'_>, bytes: usize) -> PyResult<(Py<PyBytes>, Self)> {
-        let made = PyBytes::new_with(py, bytes, |_| Ok(()))?;
+        let count = ffi::Py_ssize_t::try_from(bytes)
+            .map_err(|_| PyMemoryError::new_err(format!("no {bytes} bytes can be had")))?;
+        // SAFETY: it makes a `bytes` object, or says why not.
+        let made = unsafe {
+            Bound::from_owned_ptr_or_err(py, ffi::PyBytes_FromStringAndSize(std::ptr::null(), count))?
+        };
         // SAFETY: a live `bytes` object. That it may be written to as long as nobody else has seen it is Python's own rule
         // (PyBytes_FromStringAndSize).
         let start = unsafe { ffi::PyBytes_AsString(made.as_ptr()) };
@@ -92,9 +100,27 @@ impl PythonMemory {
             start: NonNull::new(start.cast()).unwrap_or(NonNull::dangling()),
             bytes,
             is_writable: true,
-            _owner: made.clone().into_any().unbind(),
+            owner: Some(made.clone().unbind()),
         };
-        Ok((made.unbind(), memory))
+        py.detach(|| {
+            // SAFETY: so many bytes begin there, which nobody else has seen.
+            unsafe { memory.start().as_ptr().write_bytes(0, bytes) }
+        });
+        Ok((made.cast_into::<PyBytes>()?.unbind(), memory))
+    }
+}
+
+impl Drop for PythonMemory {
+    fn drop(&mut self) {
+        // SAFETY: it only looks whether Python knows this thread.
+        let is_strange = unsafe { ffi::PyGILState_GetThisThreadState() }.is_null();
+        if let Ok(threads) = Handle::try_current()
+            && is_strange
+            && let Some(owner) = self.owner.take()
+        {
+            // No Python to attach to: it has ended, and the object with it.
+            drop(threads.spawn_blocking(move || Python::try_attach(move |_| drop(owner))));
+        }
     }
 }
 

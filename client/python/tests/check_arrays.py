@@ -17,7 +17,7 @@ from harness import check, raises
 def arrays():
     """Arrays of every kind, by a name for each."""
     rng = np.random.default_rng(10)
-    for code in "?bBhHiIlLqQefdgFDG":
+    for code in "?bBhHiIlLqQefdFD":
         yield f"dtype {code}", rng.integers(0, 2, (3, 4)).astype(code)
     for text in (">i4", ">f8", "<U7", "S5", "V3", "M8[ns]", "m8[25s]", ">M8[us]"):
         yield f"dtype {text}", np.zeros((2, 5), text)
@@ -85,6 +85,9 @@ def what_holds_references_is_refused(numpy_part):
         refused.append(np.array(["a", "b"], np.dtypes.StringDType()))
     for array in refused:
         assert "references" in str(raises(TypeError, numpy_part.describe, array))
+    for code in "gG":
+        for array in (np.zeros(2, code), np.zeros(2, [("a", "i4"), ("b", code, (2,))])):
+            assert "machine" in str(raises(TypeError, numpy_part.describe, array))
     assert "masked" in str(raises(TypeError, numpy_part.describe, np.ma.masked_array([1, 2], [0, 1])))
     raises(TypeError, numpy_part.describe, np.empty(3, np.dtype([])))
 
@@ -97,6 +100,8 @@ def what_is_stored_is_not_trusted(numpy_part):
         ("numpy-dtype", '"|O"'),
         ("numpy-dtype", '[["a", "<i4"], ["b", "|O"]]'),
         ("numpy-dtype", '{"name": "object"}'),
+        ("numpy-dtype", '"<f16"'),
+        ("numpy-dtype", '[["a", "<i4"], ["b", "<c32", [2]]]'),
         ("numpy-dtype", '"f8,f8"'),
         ("numpy-dtype", '"no such type"'),
         ("numpy-dtype", '{"name": "__import__(0)"}'),
@@ -140,6 +145,11 @@ def arguments_that_make_no_sense_are_said_to(_):
     raises(ValueError, tenfour.Client, http="http://127.0.0.1:1", access_key="", secret_key="")
     raises(tenfour.InvalidRequest, tenfour.Client, http="nonsense", **keys)
     raises(ValueError, tenfour.Client, http="http://127.0.0.1:1", answer_timeout=-1.0, **keys)
+    assert "65536" in str(raises(ValueError, tenfour.Client, http="http://127.0.0.1:1", pool_bytes=65_535, **keys))
+    assert "https" in str(raises(tenfour.InvalidRequest, tenfour.Client, http="https://127.0.0.1:1", **keys))
+    client = tenfour.Client(http="http://127.0.0.1:1", attempts=1, **keys)
+    raises(tenfour.Unreachable, client.put_object, "bucket", "k", b"nobody heard of it")
+    assert "masked" in str(raises(TypeError, client.put_object, "bucket", "k", np.ma.masked_array([1, 2], [0, 1])))
     raises(ValueError, tenfour.set_timeout_scale, 0.0)
     nobody = raises(tenfour.Unreachable, tenfour.Client, f"tcp:127.0.0.1:{harness.free_port()}", **keys)
     assert nobody.is_retryable and nobody.code is None

@@ -110,6 +110,31 @@ def ranges_are_pythons(world):
             assert (read.start, into[: read.count]) == (start, data[start:stop]), (name, start)
         beyond = raises(tenfour.InvalidRequest, client.get_object, BUCKET, "ranged", start=300_000)
         assert beyond.code == "InvalidRange"
+        for start, stop in ((0, 0), (5, 5), (5, 2)):
+            for call in (client.get_object, lambda *of, **part: client.get_object_into(*of, bytearray(300_000), **part)):
+                empty = raises(tenfour.InvalidRequest, call, BUCKET, "ranged", start=start, stop=stop)
+                assert empty.code == "InvalidArgument", (name, start, stop, empty)
+
+
+@check
+def keys_are_taken_as_they_are(world):
+    for name, client in world.each():
+        client.put_object(BUCKET, "y", b"y")
+        for key in ("x/../y", "x/..", "..", ".", "./y", "/y", "y/", "//", "%2e%2e/y", "a b+c?d#e&f=g"):
+            client.put_object(BUCKET, key, key.encode())
+            assert client.get_object(BUCKET, key) == key.encode(), (name, key)
+            assert client.head_object(BUCKET, key).size == len(key), (name, key)
+            assert client.get_object(BUCKET, "y") == b"y", (name, key)
+            assert key in [entry.key for entry in client.list_objects(BUCKET)], (name, key)
+            client.delete_object(BUCKET, key)
+            raises(tenfour.NotFound, client.head_object, BUCKET, key)
+        for bucket in ("..", ".", "", "a/b", "bucket?x"):
+            refused = raises(tenfour.InvalidRequest, client.get_object, bucket, "y")
+            assert refused.code == "InvalidBucketName", (name, bucket, refused)
+        told = raises(tenfour.InvalidRequest, client.put_object, BUCKET, "y", b"", metadata={"a": "two\nlines"})
+        assert told.code == "InvalidArgument", (name, told)
+        client.put_object(BUCKET, "y", b"", metadata={"a": "ä  and  more"})
+        assert client.head_object(BUCKET, "y").metadata == {"a": "ä  and  more"}, name
 
 
 @check
@@ -341,7 +366,7 @@ def an_interrupted_call_leaves_memory_alone(world):
             time.sleep(0.5)
             assert into == seen, name
             assert client.get_object(BUCKET, "interrupted") == pattern(7, size)
-            eventually("the buffer is let go", lambda client=client, into=into: is_let_go(client, into))
+            eventually("the buffer is let go", lambda into=into: is_let_go(into))
             source = bytearray(pattern(8, size))
             with Stopped(world.cluster.gateway()):
                 interrupted(client.put_object, BUCKET, "interrupted/put", source)
@@ -349,7 +374,7 @@ def an_interrupted_call_leaves_memory_alone(world):
                     # The gateway may still read it: it was granted.
                     assert client.counters()["held_bytes"] == size
                     raises(BufferError, source.append, 1)
-            eventually("the source is let go", lambda client=client, it=source: is_let_go(client, it))
+            eventually("the source is let go", lambda it=source: is_let_go(it))
 
 
 def interrupted(call, *arguments):
@@ -359,6 +384,23 @@ def interrupted(call, *arguments):
     began = time.monotonic()
     raises(KeyboardInterrupt, call, *arguments)
     return time.monotonic() - began
+
+
+@check
+def a_signals_handler_may_make_calls(world):
+    for name, client in world.each():
+        client.put_object(BUCKET, "signalled", b"x")
+        seen = []
+        before = signal.signal(signal.SIGALRM, lambda *_: seen.append(client.head_object(BUCKET, "signalled").size))
+        gateway = Stopped(world.cluster.gateway())
+        try:
+            with gateway:
+                threading.Timer(0.5, os.kill, (gateway.pid, signal.SIGCONT)).start()
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                assert client.get_object(BUCKET, "signalled") == b"x"
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert seen == [1], (name, seen)
 
 
 @check

@@ -91,7 +91,8 @@ class Client:
     the way and kept so for some seconds, at most ``kept_bytes`` of it. A kept object cannot be resized meanwhile;
     :meth:`release_registrations` lets go of all.
 
-    A call is made at most ``attempts`` times. A PUT or DELETE without a condition whose outcome is unknown is made again only with
+    A call is given up when it was not answered for ``answer_timeout`` seconds, and for one more for every 256 KiB that it moves. It is
+    made at most ``attempts`` times. A PUT or DELETE without a condition whose outcome is unknown is made again only with
     ``overwrite``; else it raises :class:`tenfour.OutcomeUnknown`.
     """
 
@@ -156,7 +157,10 @@ class Client:
     def get_object(
         self, bucket: str, key: str, *, start: int = 0, stop: int | None = None, if_match: str | None = None
     ) -> bytes:
-        """The bytes of an object, or those from ``start`` to before ``stop``: always of one version."""
+        """The bytes of an object, or those from ``start`` to before ``stop``: always of one version.
+
+        An empty range is refused (:class:`tenfour.InvalidRequest`), as S3 has none.
+        """
         return self._native.get(bucket, key, start, stop, if_match)[0]
 
     def get_object_into(
@@ -294,6 +298,7 @@ def _as_memory(buffer: Any) -> Any:
     """An array whose dtype the buffer protocol has no word for, such as times, is as good as its bytes."""
     if hasattr(buffer, "__array_interface__"):
         np = _numpy.numpy()
+        _numpy.refuse_masked(buffer)
         if isinstance(buffer, np.ndarray):
             if buffer.dtype.hasobject or buffer.dtype.kind == "T":
                 raise TypeError(f"an array of dtype {buffer.dtype} holds references, not values: it is no memory")

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["as_bytes", "describe", "restore"]
+__all__ = ["as_bytes", "describe", "refuse_masked", "restore"]
 
 DTYPE, SHAPE, ORDER = "numpy-dtype", "numpy-shape", "numpy-order"
 DIMENSIONS_MAX = 64
@@ -35,8 +35,7 @@ def numpy() -> Any:
 def describe(array: Any) -> tuple[Any, dict[str, str]]:
     """An array of the same elements in one piece, and the metadata for it. Copies only what is not in one piece."""
     np = numpy()
-    if isinstance(array, np.ma.MaskedArray):
-        raise TypeError("a masked array is two arrays: store its data and its mask")
+    refuse_masked(array)
     array = np.asarray(array)
     described = _describe_dtype(array.dtype)
     if array.flags.c_contiguous:
@@ -47,6 +46,11 @@ def describe(array: Any) -> tuple[Any, dict[str, str]]:
         array, order = np.ascontiguousarray(array), "C"
     shape = ",".join(str(length) for length in array.shape)
     return array, {DTYPE: described, SHAPE: shape, ORDER: order}
+
+
+def refuse_masked(array: Any) -> None:
+    if isinstance(array, numpy().ma.MaskedArray):
+        raise TypeError("a masked array is two arrays: store its data and its mask")
 
 
 def as_bytes(array: Any) -> Any:
@@ -89,6 +93,10 @@ def _describe_dtype(dtype: Any) -> str:
     else:
         # An extension's own, such as bfloat16: it is known by its name wherever the extension is imported.
         description = {"name": dtype.name}
+    if _is_of_one_machine(dtype):
+        raise TypeError(
+            f"elements of dtype {dtype} are other numbers on another kind of machine: convert them first, for instance to float64"
+        )
     text = json.dumps(description)
     if _restore_dtype(text) != dtype:
         raise TypeError(f"dtype {dtype} cannot be restored from a description: convert the array first")
@@ -107,7 +115,17 @@ def _restore_dtype(text: str) -> Any:
         raise ValueError(f"the stored dtype {text!r} is not known here: {error}") from error
     if dtype.hasobject or dtype.kind == "T":
         raise ValueError(f"the stored dtype {text!r} holds references: it is not restored")
+    if _is_of_one_machine(dtype):
+        raise ValueError(f"the stored dtype {text!r} is another on each kind of machine: it is not restored")
     return dtype
+
+
+def _is_of_one_machine(dtype: Any) -> bool:
+    """Whether it holds floating-point numbers of more than 64 bits, which each kind of processor has in a way of its own."""
+    base = dtype.base
+    if base.fields:
+        return any(_is_of_one_machine(inner[0]) for inner in base.fields.values())
+    return (base.kind == "f" and base.itemsize > 8) or (base.kind == "c" and base.itemsize > 16)
 
 
 def _matching(pattern: re.Pattern[str], text: Any) -> str:

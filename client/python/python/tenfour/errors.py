@@ -69,7 +69,7 @@ class OutcomeUnknown(Error):
 
 
 class Corrupt(Error):
-    """The bytes that arrived are not those that were sent, as when another thread wrote to the buffer meanwhile."""
+    """The bytes that arrived, here or at the gateway, are not those that were sent, as when another thread wrote to the buffer meanwhile."""
 
 
 class ProtocolError(Error):
