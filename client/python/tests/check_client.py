@@ -387,6 +387,34 @@ def interrupted(call, *arguments):
 
 
 @check
+def a_client_that_is_closed_during_a_call_ends_after_it(world):
+    data = pattern(9, 1 << 20)
+    own = lambda: [task for task in os.listdir("/proc/self/task") if is_of_a_client(task)]
+    for name in ("shm", "tcp", "http"):
+        before = len(own())
+        client, got = world.client(name), []
+        client.put_object(BUCKET, "closed", data)
+        waiting = threading.Thread(target=lambda client=client, got=got: got.append(client.get_object(BUCKET, "closed")))
+        with Stopped(world.cluster.gateway()):
+            waiting.start()
+            time.sleep(0.3)
+            client.close()
+            assert "closed" in str(raises(tenfour.InvalidRequest, client.get_object, BUCKET, "closed"))
+            assert waiting.is_alive()
+        waiting.join(60)
+        assert got == [data], name
+        eventually("its threads end", lambda before=before: len(own()) == before)
+
+
+def is_of_a_client(task):
+    try:
+        with open(f"/proc/self/task/{task}/comm") as name:
+            return name.read().startswith("tenfour")
+    except OSError:
+        return False
+
+
+@check
 def a_signals_handler_may_make_calls(world):
     for name, client in world.each():
         client.put_object(BUCKET, "signalled", b"x")

@@ -108,10 +108,10 @@ def memory_that_is_used_again_is_registered_once(world):
     # It is held so long, and no longer.
     raises(BufferError, source.append, 1)
     client.release_registrations()
-    eventually("it is let go", lambda: is_let_go(client, source))
+    eventually("it is let go", lambda: is_let_go(source))
     client.put_object(BUCKET, "again", source, mode="push")
     raises(BufferError, source.append, 1)
-    eventually("it is let go by itself", lambda: is_let_go(client, source), 60)
+    eventually("it is let go by itself", lambda: is_let_go(source), 60)
 
 
 @check
