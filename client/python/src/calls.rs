@@ -1,26 +1,19 @@
-//! Calls of a client, waited for without Python's lock, and the ways that objects take into and out of memory of Python.
-//!
-//! Each call runs on the thread that makes it; the runtime's threads serve the connection. Signals are looked for while it waits, so that
-//! Ctrl-C ends the wait. It ends nothing else: what the call was working in is held until its transfer has ended.
+//! Calls of a client, and the ways that objects take into and out of memory of Python. How they are waited for is in `waiting`.
 
 use crate::errors;
 use crate::memory::{PythonMemory, part_to_fill, part_to_send};
 use crate::registrations::{Found, IDLE_MAX, Registrations};
+use crate::waiting::{Ending, disconnect, wait_on};
 use pyo3::prelude::{PyResult, Python};
 use std::ops::RangeInclusive;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 use tenfour_client::native::{
     Buffer, Client, ClientConfig, Conditions, ETag, Error, Frozen, GetOptions, Got, HostMemory, HostRegion,
     ObjectInfo, PutOptions, Range, Refusal, Retry, Stored, Tag,
 };
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::time::timeout;
 
-/// How often a wait looks for signals.
-const SIGNALS_EVERY: Duration = Duration::from_millis(100);
 /// What is read at once of an object whose size is not known: most objects are smaller, and are there after one round trip.
 pub const FIRST_BYTES: usize = 64 << 10;
 /// An object that was replaced while it was read is read anew so often.
@@ -29,8 +22,6 @@ const REPLACED_MAX: u32 = 5;
 pub const TRIES: RangeInclusive<u32> = 0..=REPLACED_MAX;
 /// Most bytes of one GET; more are several.
 const GET_BYTES_MAX: usize = 1 << 30;
-/// An interrupted reader waits so long for its connection to let go of its memory.
-const LET_GO: Duration = Duration::from_secs(5);
 /// The code of a refusal that is this client's own.
 pub const TOO_SMALL: &str = "BufferTooSmall";
 
@@ -343,31 +334,6 @@ impl Drop for Calls {
     }
 }
 
-/// What takes its time to end.
-struct Ending {
-    client: Client,
-    registrations: Arc<Registrations>,
-    runtime: Runtime,
-}
-
-impl Ending {
-    fn run(self) {
-        self.registrations.clear();
-        disconnect(self.runtime.handle(), &self.client);
-        drop(self.client);
-        self.runtime.shutdown_timeout(LET_GO);
-        // What was let go of here is Python's from now on, and not from its next call of this package.
-        let _ = Python::try_attach(|_| ());
-    }
-}
-
-/// Ends a connection, and waits until it has let go of memory, or for long enough.
-fn disconnect(threads: &Handle, client: &Client) {
-    let disconnected = threads.block_on(async { timeout(LET_GO, client.disconnect()).await });
-    // Elapsed: what it still holds is held until it lets go.
-    drop(disconnected);
-}
-
 /// An object, and which of its bytes were read.
 pub struct ObjectRead {
     pub object: ObjectInfo,
@@ -392,26 +358,4 @@ fn too_small(bytes: u64, room: usize) -> Refusal {
     let message =
         format!("{bytes} bytes are to be read, the buffer has {room}: offer more, or ask for a range");
     Refusal { code: TOO_SMALL.to_owned(), message, retry: Retry::Never }
-}
-
-/// Without Python's lock, until the call is through or a signal's handler raises. The call is made on this thread, and stays there.
-/// Handlers run outside of the runtime: they may make calls of their own.
-#[allow(clippy::redundant_closure_for_method_calls, reason = "the method is not general over lifetimes")]
-fn wait_on<T: Send, C: Future<Output = Result<T, Error>>>(
-    py: Python<'_>,
-    threads: &Handle,
-    call: impl FnOnce() -> C + Send,
-) -> PyResult<Result<T, Error>> {
-    py.detach(|| {
-        // What a call that is given up leaves to be done is done by its runtime.
-        let _inside = threads.enter();
-        let mut call = pin!(call());
-        loop {
-            if let Ok(done) = threads.block_on(async { timeout(SIGNALS_EVERY, call.as_mut()).await }) {
-                return Ok(done);
-            }
-            // No Python to attach to: it ends, and nobody has signals to handle.
-            Python::try_attach(|py| py.check_signals()).unwrap_or(Ok(()))?;
-        }
-    })
 }

@@ -11,6 +11,7 @@ mod client;
 mod errors;
 mod memory;
 mod registrations;
+mod waiting;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::{PyResult, pyfunction, pymodule};
