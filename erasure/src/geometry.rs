@@ -18,7 +18,7 @@ pub const HEADROOM_BYTES: usize = 1024;
 
 /// Distance by which neighbouring shards' places differ modulo 4 KiB, bytes: 14 shards then fall on 14 different parts of a
 /// page, else the streams of the encoder evict each other from the first-level cache.
-const STAGGER_BYTES: usize = 256;
+pub(crate) const STAGGER_BYTES: usize = 256;
 
 const _: () = assert!(HEADER_BYTES_MAX <= HEADROOM_BYTES);
 const _: () = assert!(HEADROOM_BYTES.is_multiple_of(SHARD_ALIGN_BYTES));

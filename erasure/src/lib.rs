@@ -8,8 +8,10 @@
 //! Not here, on purpose: I/O, GPUs, nodes, buffers (callers bring their own memory), threads. One call works on one core.
 //!
 //! Invariant: no length, alignment or set of lost shards makes a call panic; what cannot be done is a [`CodecError`], and then
-//! no output byte was written.
+//! no output byte was written, except where the bytes themselves turn out to be bad ([`CodecError::BadShard`]).
 
+#[cfg(feature = "bench")]
+pub mod bench;
 mod checksum;
 mod codec;
 mod field;
@@ -23,7 +25,7 @@ mod plan;
 pub use checksum::{
     BadBlock, BlockSums, TooManyBlocks, block_sums, crc64, crc64_combine, crc64_of_blocks, verify_blocks,
 };
-pub use codec::{Codec, CodecError, all, best, by_name};
+pub use codec::{Codec, CodecError, Rebuilt, Source, all, best, by_name};
 pub use field::PARITY_MATRIX;
 pub use md5::{Md5, Md5Lanes};
 pub use plan::Plan;

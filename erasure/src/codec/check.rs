@@ -3,7 +3,7 @@
 use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS, SHARD_ALIGN_BYTES, TOTAL_SHARDS};
 
 use crate::checksum::BlockSums;
-use crate::codec::CodecError;
+use crate::codec::{CodecError, Rebuilt, Source};
 
 /// The common length of the shards to encode.
 pub(super) fn encode(
@@ -22,21 +22,20 @@ pub(super) fn encode(
     Ok(shard_bytes)
 }
 
-/// The common length of the shards to reconstruct from and into.
+/// The common length of the shards to reconstruct from and into, given the lengths of those that are present and what is wanted: an
+/// index and a length each.
 pub(super) fn reconstruct(
-    present: &[Option<&[u8]>; TOTAL_SHARDS],
-    rebuild: &[(usize, &mut [u8])],
+    present: &[Option<usize>; TOTAL_SHARDS],
+    wanted: impl Iterator<Item = (usize, usize)>,
 ) -> Result<usize, CodecError> {
-    let shards =
-        || present.iter().enumerate().filter_map(|(index, shard)| Some((index, shard.as_ref()?.len())));
+    let shards = || present.iter().enumerate().filter_map(|(index, bytes)| Some((index, (*bytes)?)));
     let (_, first_bytes) = shards().next().ok_or(CodecError::TooFewShards { present: 0 })?;
     let shard_bytes = positive_multiple(first_bytes)?;
     for (index, found_bytes) in shards() {
         equal(index, shard_bytes, found_bytes)?;
     }
     let mut asked = [false; TOTAL_SHARDS];
-    for (index, buffer) in rebuild {
-        let index = *index;
+    for (index, found_bytes) in wanted {
         let (Some(asked), Some(shard)) = (asked.get_mut(index), present.get(index)) else {
             return Err(CodecError::NoSuchShard { index });
         };
@@ -46,11 +45,42 @@ pub(super) fn reconstruct(
         if std::mem::replace(asked, true) {
             return Err(CodecError::AskedTwice { index });
         }
-        equal(index, shard_bytes, buffer.len())?;
+        equal(index, shard_bytes, found_bytes)?;
     }
     let found = shards().count();
     if found < DATA_SHARDS {
         return Err(CodecError::TooFewShards { present: found });
+    }
+    Ok(shard_bytes)
+}
+
+/// The same where sums come along.
+pub(super) fn verified(
+    present: &[Option<Source<'_>>; TOTAL_SHARDS],
+    rebuild: &[Rebuilt<'_>],
+) -> Result<usize, CodecError> {
+    let wanted = rebuild.iter().map(|shard| (shard.index, shard.bytes.len()));
+    let shard_bytes = reconstruct(&present.map(|source| source.map(|source| source.bytes.len())), wanted)?;
+    if !BlockSums::fits(shard_bytes) {
+        return Err(CodecError::TooManyBlocks { shard_bytes });
+    }
+    Ok(shard_bytes)
+}
+
+/// The common length of a data shard before and after, and of the parity that is to follow it.
+pub(super) fn update(
+    index: usize,
+    old: &[u8],
+    new: &[u8],
+    parity: &[&mut [u8]; PARITY_SHARDS],
+) -> Result<usize, CodecError> {
+    if index >= DATA_SHARDS {
+        return Err(CodecError::NotData { index });
+    }
+    let shard_bytes = positive_multiple(old.len())?;
+    equal(index, shard_bytes, new.len())?;
+    for (row, shard) in parity.iter().enumerate() {
+        equal(DATA_SHARDS + row, shard_bytes, shard.len())?;
     }
     Ok(shard_bytes)
 }

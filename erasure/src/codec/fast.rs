@@ -1,31 +1,47 @@
-//! A codec around one of our own kernels: checks, tiles for the cache, chooses the form of the arithmetic.
+//! A codec around one of our own kernels: checks, tiles for the cache, chooses the form of the arithmetic and the kind of store.
 //!
-//! Invariant: a kernel only ever sees slices of one length, a positive multiple of `SHARD_ALIGN_BYTES`.
+//! Invariant: a kernel only ever sees slices of one length, a positive multiple of `SHARD_ALIGN_BYTES`; what was written around
+//! the cache is ordered before a call returns.
+
+use std::ops::Range;
 
 use tenfour_types::limits::{CRC_BLOCK_BYTES, DATA_SHARDS, PARITY_SHARDS, TOTAL_SHARDS};
 
 use crate::checksum::BlockSums;
-use crate::codec::{Codec, CodecError, check};
-use crate::kernel::Kernel;
+use crate::codec::{Codec, CodecError, Rebuilt, Source, check};
+use crate::field::PARITY_MATRIX;
+use crate::kernel::{Kernel, private_cache_bytes};
 use crate::plan::Plan;
 
-/// From this stripe size on (14 shards, bytes) parity goes around the cache: the stripe would not stay in a second-level cache
-/// anyway, and reading the lines before overwriting them costs a fifth of the bandwidth. Smaller, it costs more than it saves.
-const NON_TEMPORAL_FROM_BYTES: usize = 4 << 20;
-
-/// Up to so many rebuilt shards a plain matrix product needs no more multiplications than the syndrome form.
-const PLAIN_PRODUCT_ROWS: usize = 2;
+/// From so many rebuilt shards on the syndrome form beats a plain matrix product.
+const SYNDROME_FROM_ROWS: usize = 2;
 
 /// Lost shards read as zeros in the syndrome form; this many at a time, so that the zeros stay in the first-level cache.
 const ZERO_TILE_BYTES: usize = 8 << 10;
 static ZEROS: [u8; ZERO_TILE_BYTES] = [0; ZERO_TILE_BYTES];
 
 #[derive(Debug)]
-pub(super) struct Fast<K>(pub(super) K);
+pub(crate) struct Fast {
+    kernel: Box<dyn Kernel>,
+    /// Calls that touch more than this write around the cache: their bytes would not stay in the core's own cache anyway, and
+    /// reading the lines before overwriting them costs a fifth of the bandwidth. Smaller, it costs more than it saves.
+    non_temporal_above_bytes: usize,
+}
 
-impl<K: Kernel> Codec for Fast<K> {
+impl Fast {
+    pub(crate) fn new(kernel: Box<dyn Kernel>) -> Self {
+        Self { kernel, non_temporal_above_bytes: private_cache_bytes() }
+    }
+
+    /// Whether a call that reads ten shards and writes so many goes around the cache.
+    fn non_temporal(&self, shard_bytes: usize, written: usize) -> bool {
+        shard_bytes.saturating_mul(DATA_SHARDS + written) > self.non_temporal_above_bytes
+    }
+}
+
+impl Codec for Fast {
     fn name(&self) -> &'static str {
-        self.0.name()
+        self.kernel.name()
     }
 
     fn encode(
@@ -35,24 +51,17 @@ impl<K: Kernel> Codec for Fast<K> {
         sums: Option<&mut [BlockSums; TOTAL_SHARDS]>,
     ) -> Result<(), CodecError> {
         let shard_bytes = check::encode(data, parity, sums.is_some())?;
-        let non_temporal = shard_bytes.saturating_mul(TOTAL_SHARDS) >= NON_TEMPORAL_FROM_BYTES;
-        let Some(sums) = sums else {
-            self.0.encode(data, parity.each_mut().map(|shard| &mut **shard), non_temporal);
-            return Ok(());
-        };
-        sums.iter_mut().for_each(BlockSums::clear);
-        for start in (0..shard_bytes).step_by(CRC_BLOCK_BYTES) {
-            let block = start..shard_bytes.min(start + CRC_BLOCK_BYTES);
-            let found = self.0.encode_and_sum(
-                &data.map(|shard| &shard[block.clone()]),
-                parity.each_mut().map(|shard| &mut shard[block.clone()]),
-                non_temporal,
-            );
-            for (sums, sum) in sums.iter_mut().zip(found) {
-                let had_room = sums.push(sum);
-                debug_assert!(had_room, "the length was checked");
+        let non_temporal = self.non_temporal(shard_bytes, PARITY_SHARDS);
+        if let Some(sums) = sums {
+            sums.iter_mut().for_each(BlockSums::clear);
+            for block in blocks(shard_bytes) {
+                let found = self.kernel.encode_block(data, parity, block, non_temporal);
+                sums.iter_mut().zip(found).for_each(|(sums, sum)| push(sums, sum));
             }
+        } else {
+            self.kernel.encode(data, parity, non_temporal);
         }
+        self.kernel.fence();
         Ok(())
     }
 
@@ -61,49 +70,128 @@ impl<K: Kernel> Codec for Fast<K> {
         present: &[Option<&[u8]>; TOTAL_SHARDS],
         rebuild: &mut [(usize, &mut [u8])],
     ) -> Result<(), CodecError> {
-        let shard_bytes = check::reconstruct(present, rebuild)?;
-        let mut outputs: [&mut [u8]; PARITY_SHARDS] = Default::default();
-        let mut wanted = [0; PARITY_SHARDS];
-        let rows = rebuild.len();
-        for ((output, want), (index, buffer)) in outputs.iter_mut().zip(&mut wanted).zip(rebuild) {
-            *want = *index;
-            *output = buffer;
-        }
-        let plan = Plan::new(present.each_ref().map(Option::is_some), &wanted[..rows]);
-        if rows <= PLAIN_PRODUCT_ROWS {
-            let sources = plan.sources.map(|index| present[index].unwrap_or_default());
-            self.0.product(&sources, &plan.rows[..rows], &mut outputs[..rows]);
+        let wanted = rebuild.iter().map(|(index, buffer)| (*index, buffer.len()));
+        let shard_bytes = check::reconstruct(&present.map(|shard| shard.map(<[u8]>::len)), wanted)?;
+        let mut outputs = Outputs::default();
+        rebuild.iter_mut().for_each(|(index, buffer)| outputs.add(*index, buffer));
+        if outputs.count == 0 {
             return Ok(());
         }
-        for start in (0..shard_bytes).step_by(ZERO_TILE_BYTES) {
-            self.syndrome_tile(
-                present,
-                &plan,
-                start..shard_bytes.min(start + ZERO_TILE_BYTES),
-                &mut outputs[..rows],
-            );
+        let plan = Plan::new(present.each_ref().map(Option::is_some), outputs.wanted());
+        let non_temporal = self.non_temporal(shard_bytes, outputs.count);
+        if outputs.count < SYNDROME_FROM_ROWS {
+            let sources = plan.sources.map(|index| present[index].unwrap_or_default());
+            self.kernel.product(&sources, &plan.rows, outputs.buffers(), non_temporal);
+        } else {
+            for tile in tiles(shard_bytes, ZERO_TILE_BYTES) {
+                self.syndrome_tile(present, &plan, tile, outputs.buffers(), non_temporal);
+            }
         }
+        self.kernel.fence();
+        Ok(())
+    }
+
+    fn reconstruct_verified(
+        &self,
+        present: &[Option<Source<'_>>; TOTAL_SHARDS],
+        rebuild: &mut [Rebuilt<'_>],
+    ) -> Result<(), CodecError> {
+        let shard_bytes = check::verified(present, rebuild)?;
+        let (mut outputs, mut sums) = (Outputs::default(), Vec::with_capacity(PARITY_SHARDS));
+        for Rebuilt { index, bytes, sums: found } in rebuild {
+            outputs.add(*index, bytes);
+            found.clear();
+            sums.push(found);
+        }
+        if outputs.count == 0 {
+            return Ok(());
+        }
+        let plan = Plan::new(present.each_ref().map(Option::is_some), outputs.wanted());
+        let non_temporal = self.non_temporal(shard_bytes, outputs.count);
+        let sources = plan.sources.map(|index| present[index].unwrap_or_default());
+        let bytes = sources.map(|source| source.bytes);
+        for (number, block) in blocks(shard_bytes).enumerate() {
+            let found = self.kernel.product_block(&bytes, &plan.rows, outputs.buffers(), block, non_temporal);
+            let is_bad = |(source, sum): &(&Source<'_>, &u64)| source.sums.get(number) != Some(sum);
+            if let Some(bad) = sources.iter().zip(&found).position(|pair| is_bad(&pair)) {
+                self.kernel.fence();
+                return Err(CodecError::BadShard { index: plan.sources[bad], block: number });
+            }
+            sums.iter_mut().zip(&found[DATA_SHARDS..]).for_each(|(sums, sum)| push(sums, *sum));
+        }
+        self.kernel.fence();
+        Ok(())
+    }
+
+    fn update(
+        &self,
+        index: usize,
+        old: &[u8],
+        new: &[u8],
+        parity: &mut [&mut [u8]; PARITY_SHARDS],
+    ) -> Result<(), CodecError> {
+        check::update(index, old, new, parity)?;
+        self.kernel.update(old, new, PARITY_MATRIX.map(|row| row[index]), parity);
         Ok(())
     }
 }
 
-impl<K: Kernel> Fast<K> {
+impl Fast {
     fn syndrome_tile(
         &self,
         present: &[Option<&[u8]>; TOTAL_SHARDS],
         plan: &Plan,
-        tile: std::ops::Range<usize>,
+        tile: Range<usize>,
         outputs: &mut [&mut [u8]],
+        non_temporal: bool,
     ) {
         let zeros = &ZEROS[..tile.len()];
         let part = |index: usize| present[index].map_or(zeros, |shard| &shard[tile.clone()]);
         let data = std::array::from_fn(part);
         let stored = std::array::from_fn(|row| if plan.used[row] { part(DATA_SHARDS + row) } else { zeros });
-        let mut tiles: [&mut [u8]; PARITY_SHARDS] = Default::default();
+        let mut parts: [&mut [u8]; PARITY_SHARDS] = Default::default();
         let rows = outputs.len();
-        for (part, output) in tiles.iter_mut().zip(outputs) {
+        for (part, output) in parts.iter_mut().zip(outputs) {
             *part = &mut output[tile.clone()];
         }
-        self.0.syndrome(&data, &stored, &plan.combine[..rows], &mut tiles[..rows]);
+        self.kernel.syndrome(&data, &stored, &plan.combine, &mut parts[..rows], non_temporal);
     }
+}
+
+/// Up to four shards to write, in the order asked for.
+#[derive(Default)]
+struct Outputs<'a> {
+    buffers: [&'a mut [u8]; PARITY_SHARDS],
+    wanted: [usize; PARITY_SHARDS],
+    count: usize,
+}
+
+impl<'a> Outputs<'a> {
+    fn add(&mut self, index: usize, buffer: &'a mut [u8]) {
+        self.wanted[self.count] = index;
+        self.buffers[self.count] = buffer;
+        self.count += 1;
+    }
+
+    fn wanted(&self) -> &[usize] {
+        &self.wanted[..self.count]
+    }
+
+    fn buffers(&mut self) -> &mut [&'a mut [u8]] {
+        &mut self.buffers[..self.count]
+    }
+}
+
+/// The ranges of so many bytes each, the last one shorter.
+fn tiles(bytes: usize, tile_bytes: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..bytes).step_by(tile_bytes).map(move |start| start..bytes.min(start + tile_bytes))
+}
+
+fn blocks(shard_bytes: usize) -> impl Iterator<Item = Range<usize>> {
+    tiles(shard_bytes, CRC_BLOCK_BYTES)
+}
+
+fn push(sums: &mut BlockSums, sum: u64) {
+    let had_room = sums.push(sum);
+    debug_assert!(had_room, "the length was checked");
 }

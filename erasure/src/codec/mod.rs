@@ -2,7 +2,8 @@
 //!
 //! Which kernel runs is decided once, when the codec is made, from what the processor says it can do. Nothing is measured here.
 //!
-//! Invariant: every codec gives the same bytes for the same input, and checks its arguments before it writes the first one.
+//! Invariant: every codec gives the same bytes for the same input, and checks its arguments before it writes the first one. Only
+//! what the bytes themselves show ([`CodecError::BadShard`]) is found while writing.
 
 mod check;
 mod fast;
@@ -13,10 +14,12 @@ use std::sync::Arc;
 
 use tenfour_types::limits::{CRC_BLOCKS_MAX, DATA_SHARDS, PARITY_SHARDS, SHARD_ALIGN_BYTES, TOTAL_SHARDS};
 
-use crate::checksum::BlockSums;
-use crate::codec::fast::Fast;
+use crate::checksum::{BadBlock, BlockSums, block_sums, verify_blocks};
 use crate::codec::reference::Reference;
 use crate::kernel;
+use crate::plan::Plan;
+
+pub(crate) use crate::codec::fast::Fast;
 
 /// An encoder and decoder of the 10+4 code. One call uses the calling thread alone and allocates nothing (the reference
 /// implementation excepted).
@@ -43,15 +46,72 @@ pub trait Codec: Send + Sync + Debug {
         present: &[Option<&[u8]>; TOTAL_SHARDS],
         rebuild: &mut [(usize, &mut [u8])],
     ) -> Result<(), CodecError>;
+
+    /// [`reconstruct`](Codec::reconstruct) from shards that may have been damaged: the ten that are read are held against their sums
+    /// in the same pass, and the sums of what is rebuilt come along. The shards are at most `SHARD_BYTES_MAX` long.
+    ///
+    /// After [`CodecError::BadShard`] the buffers hold nothing of use: leave that shard out, and ask again.
+    fn reconstruct_verified(
+        &self,
+        present: &[Option<Source<'_>>; TOTAL_SHARDS],
+        rebuild: &mut [Rebuilt<'_>],
+    ) -> Result<(), CodecError> {
+        check::verified(present, rebuild)?;
+        let wanted: Vec<usize> = rebuild.iter().map(|shard| shard.index).collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        for index in Plan::new(present.each_ref().map(Option::is_some), &wanted).sources {
+            let Source { bytes, sums } = present[index].unwrap_or_default();
+            verify_blocks(bytes, 0, sums)
+                .map_err(|BadBlock { block }| CodecError::BadShard { index, block })?;
+        }
+        let mut buffers: Vec<(usize, &mut [u8])> =
+            rebuild.iter_mut().map(|shard| (shard.index, &mut *shard.bytes)).collect();
+        self.reconstruct(&present.map(|source| source.map(|source| source.bytes)), &mut buffers)?;
+        rebuild.iter_mut().for_each(|shard| shard.sums = block_sums(shard.bytes));
+        Ok(())
+    }
+
+    /// Makes `parity` follow data shard `index`, which was `old` and becomes `new`, without the other nine. All slices are of one
+    /// length, as in [`encode`](Codec::encode).
+    fn update(
+        &self,
+        index: usize,
+        old: &[u8],
+        new: &[u8],
+        parity: &mut [&mut [u8]; PARITY_SHARDS],
+    ) -> Result<(), CodecError>;
+}
+
+/// A shard to reconstruct from, and the CRCs that its blocks must have.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Source<'a> {
+    /// Its payload.
+    pub bytes: &'a [u8],
+    /// The CRC of each of its blocks.
+    pub sums: &'a [u64],
+}
+
+/// A shard to reconstruct, and the CRCs of its blocks when that is done.
+#[derive(Debug)]
+pub struct Rebuilt<'a> {
+    /// Which shard.
+    pub index: usize,
+    /// Its payload.
+    pub bytes: &'a mut [u8],
+    /// Whatever it held is replaced.
+    pub sums: BlockSums,
 }
 
 /// The fastest codec of this machine.
 #[must_use]
 pub fn best() -> Arc<dyn Codec> {
-    all().into_iter().next().unwrap_or_else(|| Arc::new(Fast(kernel::Scalar)))
+    Arc::new(Fast::new(kernel::best()))
 }
 
-/// The codec of that name, if this machine can run it: `gfni512`, `gfni256`, `avx2`, `scalar` or `reed-solomon-erasure`.
+/// The codec of that name, if this machine can run it: `gfni512`, `gfni256`, `avx2`, `ssse3`, `neon`, `scalar` or
+/// `reed-solomon-erasure`.
 #[must_use]
 pub fn by_name(name: &str) -> Option<Arc<dyn Codec>> {
     all().into_iter().find(|codec| codec.name() == name)
@@ -60,14 +120,8 @@ pub fn by_name(name: &str) -> Option<Arc<dyn Codec>> {
 /// Every codec that this machine can run, fastest first, the reference implementation last.
 #[must_use]
 pub fn all() -> Vec<Arc<dyn Codec>> {
-    let mut codecs: Vec<Arc<dyn Codec>> = Vec::new();
-    #[cfg(target_arch = "x86_64")]
-    {
-        codecs.extend(kernel::Gfni512::detect().map(|kernel| Arc::new(Fast(kernel)) as Arc<dyn Codec>));
-        codecs.extend(kernel::Gfni256::detect().map(|kernel| Arc::new(Fast(kernel)) as Arc<dyn Codec>));
-        codecs.extend(kernel::Avx2::detect().map(|kernel| Arc::new(Fast(kernel)) as Arc<dyn Codec>));
-    }
-    codecs.push(Arc::new(Fast(kernel::Scalar)));
+    let mut codecs: Vec<Arc<dyn Codec>> =
+        kernel::all().into_iter().map(|kernel| Arc::new(Fast::new(kernel)) as Arc<dyn Codec>).collect();
     codecs.extend(Reference::detect().map(|codec| Arc::new(codec) as Arc<dyn Codec>));
     codecs
 }
@@ -120,6 +174,20 @@ pub enum CodecError {
     AskedTwice {
         /// Which shard.
         index: usize,
+    },
+    /// A parity shard was given as the data shard that changes.
+    #[error("shard {index} is not a data shard, parity cannot follow it")]
+    NotData {
+        /// Which shard.
+        index: usize,
+    },
+    /// A shard's bytes are not those that were summed, or the number of its sums is not that of its blocks. Go on without it.
+    #[error("block {block} of shard {index} does not match its checksum")]
+    BadShard {
+        /// Which shard.
+        index: usize,
+        /// The block, from 0.
+        block: usize,
     },
     /// The reference implementation refused what passed all checks.
     #[error("reed-solomon-erasure: {0}")]

@@ -50,13 +50,33 @@ impl Codec for Reference {
         present: &[Option<&[u8]>; TOTAL_SHARDS],
         rebuild: &mut [(usize, &mut [u8])],
     ) -> Result<(), CodecError> {
-        check::reconstruct(present, rebuild)?;
+        let wanted = rebuild.iter().map(|(index, buffer)| (*index, buffer.len()));
+        check::reconstruct(&present.map(|shard| shard.map(<[u8]>::len)), wanted)?;
         let mut shards = present.map(|shard| shard.map(<[u8]>::to_vec));
         self.0.reconstruct(&mut shards).map_err(CodecError::Reference)?;
         for (index, buffer) in rebuild {
             if let Some(Some(shard)) = shards.get(*index) {
                 buffer.copy_from_slice(shard);
             }
+        }
+        Ok(())
+    }
+
+    /// Parity is linear: what changes is the parity of the change.
+    fn update(
+        &self,
+        index: usize,
+        old: &[u8],
+        new: &[u8],
+        parity: &mut [&mut [u8]; PARITY_SHARDS],
+    ) -> Result<(), CodecError> {
+        let shard_bytes = check::update(index, old, new, parity)?;
+        let mut data = vec![vec![0; shard_bytes]; DATA_SHARDS];
+        data[index] = old.iter().zip(new).map(|(old, new)| old ^ new).collect();
+        let mut changes = vec![vec![0; shard_bytes]; PARITY_SHARDS];
+        self.0.encode_sep(&data, &mut changes).map_err(CodecError::Reference)?;
+        for (shard, change) in parity.iter_mut().zip(&changes) {
+            shard.iter_mut().zip(change).for_each(|(byte, change)| *byte ^= change);
         }
         Ok(())
     }

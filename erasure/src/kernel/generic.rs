@@ -1,43 +1,15 @@
-//! The three loops, written once over [`Vector`] and inlined into a function per instruction set.
+//! The loops, written once over [`Vector`] and [`Sum`] and inlined into a function per instruction set.
 //!
-//! Each step takes 64 bytes of each stream: one cache line, in order, which is what the hardware prefetcher follows best;
-//! software prefetching was measured and did not help.
+//! Each step takes a vector of each stream, in order, which is what the hardware prefetcher follows best.
 //!
-//! No closures here: they would be compiled without the instruction set of the function they are inlined into.
+//! No closures here: they would be compiled without the instruction set of the function they are inlined into. Nothing here
+//! orders streamed stores: whoever asked for them ends with [`Vector::fence`].
 
-use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS, SHARD_ALIGN_BYTES};
+use std::ops::Range;
 
-/// A register's worth of field elements. Every function is unsafe for one reason: its instructions must exist.
-pub(super) trait Vector: Copy {
-    /// Bytes in a vector; divides 64.
-    const BYTES: usize;
-    /// A constant, prepared to multiply with.
-    type Factor: Copy;
+use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS, SHARD_ALIGN_BYTES, TOTAL_SHARDS};
 
-    /// # Safety
-    /// The instruction set exists.
-    unsafe fn factor(constant: u8) -> Self::Factor;
-    /// # Safety
-    /// The instruction set exists.
-    unsafe fn multiply(self, factor: Self::Factor) -> Self;
-    /// # Safety
-    /// The instruction set exists.
-    unsafe fn add(self, other: Self) -> Self;
-    /// # Safety
-    /// The instruction set exists, and `BYTES` bytes at `from` are readable.
-    unsafe fn load(from: *const u8) -> Self;
-    /// # Safety
-    /// The instruction set exists, and `BYTES` bytes at `to` are writable.
-    unsafe fn store(self, to: *mut u8);
-    /// Around the cache.
-    /// # Safety
-    /// As [`Vector::store`], and `to` is a multiple of `BYTES`.
-    unsafe fn stream(self, to: *mut u8);
-    /// Orders streamed stores before later ones.
-    /// # Safety
-    /// The instruction set exists.
-    unsafe fn fence();
-}
+use crate::kernel::vector::{Sum, Vector};
 
 /// The constants of the ten-multiplication form.
 #[derive(Clone, Copy)]
@@ -123,93 +95,96 @@ unsafe fn fold<V: Vector>(constants: &Constants<V>, pairs: [V; 5]) -> [V; 2] {
     }
 }
 
-/// Encodes `bytes` of each shard.
+/// Encodes a range of each shard, and sums all 14 over it.
 ///
 /// # Safety
-/// The instruction set exists; `bytes` is a multiple of 64, and so many are readable at each of `data` and writable at each of
-/// `parity`, no parity overlapping anything else; with `STREAM` each of `parity` is a multiple of `V::BYTES`.
+/// The instruction set exists; both ends of `range` are multiples of 64, and so many bytes as its end are readable at each of
+/// `data` and writable at each of `parity`, no parity overlapping anything else; with `STREAM` each of `parity` is a multiple
+/// of `V::BYTES`.
 #[inline(always)]
-pub(super) unsafe fn encode<V: Vector, const STREAM: bool>(
+pub(super) unsafe fn encode<V: Vector, S: Sum<V>, const STREAM: bool>(
     data: &[*const u8; DATA_SHARDS],
     parity: &[*mut u8; PARITY_SHARDS],
-    bytes: usize,
-) {
-    // SAFETY: as the caller promises; every offset below is less than `bytes` by a vector or more.
+    range: Range<usize>,
+) -> [u64; TOTAL_SHARDS] {
+    // SAFETY: as the caller promises; every offset below is less than the range's end by a vector or more.
     unsafe {
         let constants = Constants::<V>::new();
-        let mut line = 0;
-        while line < bytes {
+        let sum = S::new();
+        let mut states = [sum.start(); TOTAL_SHARDS];
+        let mut line = range.start;
+        while line < range.end {
             let mut offset = line;
             line += SHARD_ALIGN_BYTES;
             while offset < line {
-                let sums = parity_of(&constants, &load_all(data, offset));
-                let mut row = 0;
-                while row < PARITY_SHARDS {
-                    if STREAM {
-                        sums[row].stream(parity[row].add(offset));
-                    } else {
-                        sums[row].store(parity[row].add(offset));
-                    }
-                    row += 1;
-                }
+                let values = load_all::<V>(data, offset);
+                let parities = parity_of(&constants, &values);
+                fold_all(sum, &mut states, 0, &values);
+                fold_all(sum, &mut states, DATA_SHARDS, &parities);
+                put_all::<V, PARITY_SHARDS, STREAM>(&parities, parity, offset);
                 offset += V::BYTES;
             }
         }
-        if STREAM {
-            V::fence();
-        }
+        finish_all(sum, &states)
     }
 }
 
-/// `outputs[n] = Σ rows[n][s] · sources[s]`.
+/// `outputs[n] = Σ rows[n][s] · sources[s]` for the first `ROWS` rows, over a range; the sums are those of the ten sources, then of
+/// the outputs.
 ///
 /// # Safety
-/// As [`encode`], for `sources` and `outputs`.
+/// As [`encode`], for `sources` and the first `ROWS` of `outputs`.
 #[inline(always)]
-pub(super) unsafe fn product<V: Vector, const ROWS: usize>(
+pub(super) unsafe fn product<V: Vector, S: Sum<V>, const ROWS: usize, const STREAM: bool>(
     sources: &[*const u8; DATA_SHARDS],
-    rows: &[[u8; DATA_SHARDS]; ROWS],
-    outputs: &[*mut u8; ROWS],
-    bytes: usize,
-) {
-    // SAFETY: as the caller promises; every offset below is less than `bytes` by a vector or more.
+    rows: &[[u8; DATA_SHARDS]; PARITY_SHARDS],
+    outputs: &[*mut u8; PARITY_SHARDS],
+    range: Range<usize>,
+) -> [u64; TOTAL_SHARDS] {
+    // SAFETY: as the caller promises; every offset below is less than the range's end by a vector or more.
     unsafe {
         let factors = factors::<V, DATA_SHARDS, ROWS>(rows);
-        let mut offset = 0;
-        while offset < bytes {
+        let sum = S::new();
+        let mut states = [sum.start(); TOTAL_SHARDS];
+        let mut offset = range.start;
+        while offset < range.end {
             let first = V::load(sources[0].add(offset));
-            let mut sums = [first; ROWS];
+            states[0] = sum.fold(states[0], first);
+            let mut products = [first; ROWS];
             let mut row = 0;
             while row < ROWS {
-                sums[row] = first.multiply(factors[row][0]);
+                products[row] = first.multiply(factors[row][0]);
                 row += 1;
             }
             let mut source = 1;
             while source < DATA_SHARDS {
                 let value = V::load(sources[source].add(offset));
+                states[source] = sum.fold(states[source], value);
                 let mut row = 0;
                 while row < ROWS {
-                    sums[row] = sums[row].add(value.multiply(factors[row][source]));
+                    products[row] = products[row].add(value.multiply(factors[row][source]));
                     row += 1;
                 }
                 source += 1;
             }
-            store_all(&sums, outputs, offset);
+            fold_all(sum, &mut states, DATA_SHARDS, &products);
+            put_all::<V, ROWS, STREAM>(&products, outputs, offset);
             offset += V::BYTES;
         }
+        finish_all(sum, &states)
     }
 }
 
-/// `outputs[n] = Σ combine[n][q] · (parity(data)[q] + stored[q])`.
+/// `outputs[n] = Σ combine[n][q] · (parity(data)[q] + stored[q])` for the first `ROWS` rows and the first `COLUMNS` parities.
 ///
 /// # Safety
-/// As [`encode`], for `data`, `stored` and `outputs`.
+/// As [`encode`], for `data`, the first `COLUMNS` of `stored` and the first `ROWS` of `outputs`, and the range from 0 to `bytes`.
 #[inline(always)]
-pub(super) unsafe fn syndrome<V: Vector, const ROWS: usize>(
+pub(super) unsafe fn syndrome<V: Vector, const ROWS: usize, const COLUMNS: usize, const STREAM: bool>(
     data: &[*const u8; DATA_SHARDS],
     stored: &[*const u8; PARITY_SHARDS],
-    combine: &[[u8; PARITY_SHARDS]; ROWS],
-    outputs: &[*mut u8; ROWS],
+    combine: &[[u8; PARITY_SHARDS]; PARITY_SHARDS],
+    outputs: &[*mut u8; PARITY_SHARDS],
     bytes: usize,
 ) {
     // SAFETY: as the caller promises; every offset below is less than `bytes` by a vector or more.
@@ -218,20 +193,49 @@ pub(super) unsafe fn syndrome<V: Vector, const ROWS: usize>(
         let factors = factors::<V, PARITY_SHARDS, ROWS>(combine);
         let mut offset = 0;
         while offset < bytes {
-            let [t0, t1, t2, t3] = parity_of(&constants, &load_all(data, offset));
-            let t0 = t0.add(V::load(stored[0].add(offset)));
-            let t1 = t1.add(V::load(stored[1].add(offset)));
-            let t2 = t2.add(V::load(stored[2].add(offset)));
-            let t3 = t3.add(V::load(stored[3].add(offset)));
-            let mut sums = [t0; ROWS];
+            let parities = parity_of(&constants, &load_all(data, offset));
+            let mut products = [parities[0]; ROWS];
+            let mut column = 0;
+            while column < COLUMNS {
+                let syndrome = parities[column].add(V::load(stored[column].add(offset)));
+                let mut row = 0;
+                while row < ROWS {
+                    let product = syndrome.multiply(factors[row][column]);
+                    products[row] = if column == 0 { product } else { products[row].add(product) };
+                    row += 1;
+                }
+                column += 1;
+            }
+            put_all::<V, ROWS, STREAM>(&products, outputs, offset);
+            offset += V::BYTES;
+        }
+    }
+}
+
+/// `parity[q] += column[q] · (old + new)`.
+///
+/// # Safety
+/// As [`encode`], for `old`, `new` and `parity`, which is read too, and the range from 0 to `bytes`.
+#[inline(always)]
+pub(super) unsafe fn update<V: Vector>(
+    old: *const u8,
+    new: *const u8,
+    column: [u8; PARITY_SHARDS],
+    parity: &[*mut u8; PARITY_SHARDS],
+    bytes: usize,
+) {
+    // SAFETY: as the caller promises; every offset below is less than `bytes` by a vector or more.
+    unsafe {
+        let factors = factors::<V, 1, PARITY_SHARDS>(&[[column[0]], [column[1]], [column[2]], [column[3]]]);
+        let mut offset = 0;
+        while offset < bytes {
+            let change = V::load(old.add(offset)).add(V::load(new.add(offset)));
             let mut row = 0;
-            while row < ROWS {
-                let low = t0.multiply(factors[row][0]).add(t1.multiply(factors[row][1]));
-                let high = t2.multiply(factors[row][2]).add(t3.multiply(factors[row][3]));
-                sums[row] = low.add(high);
+            while row < PARITY_SHARDS {
+                let place = parity[row].add(offset);
+                V::load(place).add(change.multiply(factors[row][0])).store(place);
                 row += 1;
             }
-            store_all(&sums, outputs, offset);
             offset += V::BYTES;
         }
     }
@@ -241,7 +245,7 @@ pub(super) unsafe fn syndrome<V: Vector, const ROWS: usize>(
 /// The instruction set exists.
 #[inline(always)]
 unsafe fn factors<V: Vector, const COLUMNS: usize, const ROWS: usize>(
-    matrix: &[[u8; COLUMNS]; ROWS],
+    matrix: &[[u8; COLUMNS]; PARITY_SHARDS],
 ) -> [[V::Factor; COLUMNS]; ROWS] {
     // SAFETY: as the caller promises.
     unsafe {
@@ -279,17 +283,55 @@ pub(super) unsafe fn load_all<V: Vector>(
 }
 
 /// # Safety
-/// The instruction set exists, and `V::BYTES` bytes at `offset` from each pointer are writable.
+/// The instruction set exists, and `V::BYTES` bytes at `offset` from each of the first `ROWS` pointers are writable; with `STREAM`
+/// those places are multiples of `V::BYTES`.
 #[inline(always)]
-unsafe fn store_all<V: Vector, const ROWS: usize>(
-    sums: &[V; ROWS],
-    outputs: &[*mut u8; ROWS],
+pub(super) unsafe fn put_all<V: Vector, const ROWS: usize, const STREAM: bool>(
+    values: &[V; ROWS],
+    outputs: &[*mut u8; PARITY_SHARDS],
     offset: usize,
 ) {
     let mut row = 0;
     while row < ROWS {
         // SAFETY: as the caller promises.
-        unsafe { sums[row].store(outputs[row].add(offset)) };
+        unsafe {
+            if STREAM {
+                values[row].stream(outputs[row].add(offset));
+            } else {
+                values[row].store(outputs[row].add(offset));
+            }
+        }
         row += 1;
     }
+}
+
+/// # Safety
+/// The instruction set exists.
+#[inline(always)]
+unsafe fn fold_all<V: Vector, S: Sum<V>, const COUNT: usize>(
+    sum: S,
+    states: &mut [S::State; TOTAL_SHARDS],
+    first: usize,
+    values: &[V; COUNT],
+) {
+    let mut index = 0;
+    while index < COUNT {
+        // SAFETY: as the caller promises.
+        states[first + index] = unsafe { sum.fold(states[first + index], values[index]) };
+        index += 1;
+    }
+}
+
+/// # Safety
+/// The instruction set exists.
+#[inline(always)]
+unsafe fn finish_all<V: Vector, S: Sum<V>>(sum: S, states: &[S::State; TOTAL_SHARDS]) -> [u64; TOTAL_SHARDS] {
+    let mut sums = [0; TOTAL_SHARDS];
+    let mut shard = 0;
+    while shard < TOTAL_SHARDS {
+        // SAFETY: as the caller promises.
+        sums[shard] = unsafe { sum.finish(states[shard]) };
+        shard += 1;
+    }
+    sums
 }

@@ -3,12 +3,12 @@
 //! A product with a constant is the sum of the doublings that the constant's bits select; for the constants of the
 //! ten-multiplication form the compiler removes what is not selected.
 
-use crate::kernel::dispatch::{by_rows, kernel};
-use crate::kernel::generic::Vector;
+use crate::kernel::dispatch::kernel;
+use crate::kernel::vector::Vector;
 
 /// The portable kernel.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scalar;
+pub(super) struct Scalar;
 
 const WORDS: usize = 2;
 type V = Words;

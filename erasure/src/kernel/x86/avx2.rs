@@ -1,4 +1,4 @@
-//! AVX2: products by two nibble shuffles.
+//! AVX2: products by two nibble shuffles; with VPCLMULQDQ the block CRCs too, in the same registers.
 
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_loadu_si128, _mm_sfence, _mm256_and_si256, _mm256_broadcastsi128_si256,
@@ -7,21 +7,25 @@ use std::arch::x86_64::{
 };
 
 use crate::field::NIBBLE_TABLES;
-use crate::kernel::dispatch::{by_rows, kernel};
-use crate::kernel::generic::Vector;
+use crate::kernel::dispatch::kernel;
+use crate::kernel::vector::Vector;
+use crate::kernel::x86::crc256::{self, Folded};
 
 /// Exists only where AVX2 does.
 #[derive(Debug)]
-pub(crate) struct Avx2(());
+pub(super) struct Avx2 {
+    /// Whether VPCLMULQDQ exists too.
+    carryless: bool,
+}
 
 impl Avx2 {
-    pub(crate) fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx2").then_some(Self(()))
+    pub(super) fn detect() -> Option<Self> {
+        is_x86_feature_detected!("avx2").then(|| Self { carryless: crc256::detect() })
     }
 }
 
 #[derive(Clone, Copy)]
-struct V(__m256i);
+pub(in crate::kernel) struct V(pub(in crate::kernel) __m256i);
 
 impl Vector for V {
     const BYTES: usize = 32;
@@ -80,4 +84,14 @@ impl Vector for V {
     }
 }
 
-kernel!(Avx2, "avx2", #[target_feature(enable = "avx2")]);
+impl crc256::Register for V {
+    #[inline(always)]
+    fn register(self) -> __m256i {
+        self.0
+    }
+}
+
+kernel!(
+    Avx2, "avx2", #[target_feature(enable = "avx2")];
+    carryless, #[target_feature(enable = "avx2,vpclmulqdq,pclmulqdq")]
+);

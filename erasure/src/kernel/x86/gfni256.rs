@@ -1,4 +1,4 @@
-//! GFNI on 256 bits: one instruction a product.
+//! GFNI on 256 bits: one instruction a product; with VPCLMULQDQ the block CRCs too, in the same registers.
 
 use std::arch::x86_64::{
     __m256i, _mm_sfence, _mm256_gf2p8affine_epi64_epi8, _mm256_loadu_si256, _mm256_set1_epi64x,
@@ -6,16 +6,21 @@ use std::arch::x86_64::{
 };
 
 use crate::field::BIT_MATRICES;
-use crate::kernel::dispatch::{by_rows, kernel};
-use crate::kernel::generic::Vector;
+use crate::kernel::dispatch::kernel;
+use crate::kernel::vector::Vector;
+use crate::kernel::x86::crc256::{self, Folded};
 
 /// Exists only where AVX2 and GFNI do.
 #[derive(Debug)]
-pub(crate) struct Gfni256(());
+pub(super) struct Gfni256 {
+    /// Whether VPCLMULQDQ exists too.
+    carryless: bool,
+}
 
 impl Gfni256 {
-    pub(crate) fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("gfni")).then_some(Self(()))
+    pub(super) fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("gfni");
+        found.then(|| Self { carryless: crc256::detect() })
     }
 }
 
@@ -69,4 +74,14 @@ impl Vector for V {
     }
 }
 
-kernel!(Gfni256, "gfni256", #[target_feature(enable = "avx2,gfni")]);
+impl crc256::Register for V {
+    #[inline(always)]
+    fn register(self) -> __m256i {
+        self.0
+    }
+}
+
+kernel!(
+    Gfni256, "gfni256", #[target_feature(enable = "avx2,gfni")];
+    carryless, #[target_feature(enable = "avx2,gfni,vpclmulqdq,pclmulqdq")]
+);
