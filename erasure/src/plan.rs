@@ -13,14 +13,12 @@ type Square = [[u8; PARITY_SHARDS]; PARITY_SHARDS];
 
 /// Two forms of the same linear map, one row for each wanted shard.
 ///
-/// Let `T[q]` be parity `q` computed with the lost data as zeros, plus the stored parity `q` where it is `used`. Then wanted
-/// shard `n` is the sum of `combine[n][q] · T[q]` (the syndrome form), and the sum of `rows[n][s]` times shard `sources[s]`.
+/// Let `T[q]` be parity `q` computed with the lost data as zeros, plus the stored parity `q`, or nothing where that is lost. Then
+/// wanted shard `n` is the sum of `combine[n][q] · T[q]` (the syndrome form), and the sum of `rows[n][s]` times shard `sources[s]`.
 #[derive(Debug)]
 pub struct Plan {
     /// The syndrome form.
     pub combine: Square,
-    /// The stored parity that the syndromes take.
-    pub used: [bool; PARITY_SHARDS],
     /// The form over ten shards.
     pub rows: [[u8; DATA_SHARDS]; PARITY_SHARDS],
     /// Those ten.
@@ -47,9 +45,38 @@ impl Plan {
         for (shard, row) in lost.iter().zip(parity) {
             sources[*shard] = DATA_SHARDS + row;
         }
-        let mut used = [false; PARITY_SHARDS];
-        parity.iter().for_each(|row| used[*row] = true);
-        Self { combine, used, rows: combine.map(|coefficients| row_over(&coefficients, &sources)), sources }
+        Self { combine, rows: combine.map(|coefficients| row_over(&coefficients, &sources)), sources }
+    }
+
+    /// Data and stored parity for the syndrome form without a stream of zeros: whatever takes a lost shard's place comes out again.
+    ///
+    /// Let `f` stand where data shard `n` is lost. `T` grows by that column of the parity matrix times `f`; the combination that
+    /// solves for `n` makes `f` of it, every other one nothing. With `f` added at the end, it is gone. The same holds for a
+    /// wanted parity shard, which has its own `T` alone. So wanted shard `n` is `stored[n]`, counted by its place among the
+    /// wanted ones, plus the sum of `combine[n][q] · T[q]`, if `stored[n]` is what takes its place.
+    pub(crate) fn filled<'a>(
+        &self,
+        present: &[Option<&'a [u8]>; TOTAL_SHARDS],
+        wanted: &[usize],
+    ) -> ([&'a [u8]; DATA_SHARDS], [&'a [u8]; PARITY_SHARDS]) {
+        let any = present[self.sources[0]].unwrap_or_default();
+        let mut stored: [&[u8]; PARITY_SHARDS] =
+            std::array::from_fn(|row| present[DATA_SHARDS + row].unwrap_or(any));
+        // A wanted parity's filling may itself be that of another wanted parity, and so on.
+        for _ in 0..PARITY_SHARDS {
+            for (place, want) in wanted.iter().enumerate() {
+                if let Some(row) = want.checked_sub(DATA_SHARDS) {
+                    stored[row] = stored[place];
+                }
+            }
+        }
+        let mut data: [&[u8]; DATA_SHARDS] = std::array::from_fn(|shard| present[shard].unwrap_or(any));
+        for (place, want) in wanted.iter().enumerate() {
+            if let Some(slot) = data.get_mut(*want) {
+                *slot = stored[place];
+            }
+        }
+        (data, stored)
     }
 }
 

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use reed_solomon_erasure::galois_8::ReedSolomon;
-use tenfour_erasure::{BlockSums, Codec, CodecError, PARITY_MATRIX, all, best, block_sums, by_name};
+use tenfour_erasure::{
+    BlockSums, Codec, CodecError, PARITY_MATRIX, Rebuilt, Source, all, best, block_sums, by_name,
+};
 
 type Stripe = [Vec<u8>; 14];
 
@@ -93,6 +95,114 @@ fn some_of_the_lost_shards_alone() {
             rebuild(&*codec, &stripe, mask, &[lost[3], lost[0]], 0);
             rebuild(&*codec, &stripe, mask, &[lost[2], lost[3], lost[1]], 0);
             rebuild(&*codec, &stripe, mask, &[], 0);
+        }
+    }
+}
+
+/// Shards with their sums, without those of `mask`.
+fn sources<'a>(stripe: &'a Stripe, sums: &'a [BlockSums; 14], mask: u32) -> [Option<Source<'a>>; 14] {
+    std::array::from_fn(|shard| {
+        let source = Source { bytes: &stripe[shard], sums: &sums[shard] };
+        (mask >> shard & 1 == 0).then_some(source)
+    })
+}
+
+#[test]
+fn verified_reconstruction_of_all_loss_patterns() {
+    for shard_bytes in [64 * 3, 16384 + 64 * 5] {
+        let stripe = stripe(shard_bytes, 17);
+        let sums = stripe.each_ref().map(|shard| block_sums(shard));
+        for codec in all() {
+            for mask in (0..1_u32 << 14).filter(|mask| mask.count_ones() <= 4) {
+                let mut buffers = [const { Vec::new() }; 4].map(|_: Vec<u8>| vec![0x77; shard_bytes]);
+                let stale = || BlockSums::try_from(&[1, 2, 3][..]).unwrap();
+                let mut rebuild: Vec<Rebuilt<'_>> = lost(mask)
+                    .into_iter()
+                    .zip(&mut buffers)
+                    .map(|(index, bytes)| Rebuilt { index, bytes, sums: stale() })
+                    .collect();
+                codec.reconstruct_verified(&sources(&stripe, &sums, mask), &mut rebuild).unwrap();
+                for shard in rebuild {
+                    assert_eq!(shard.bytes, stripe[shard.index], "{} {mask:014b}", codec.name());
+                    assert_eq!(shard.sums, sums[shard.index], "{} {mask:014b}", codec.name());
+                }
+            }
+        }
+    }
+}
+
+/// Whichever shard is damaged, and wherever: it is named, and without it the others give the right bytes.
+#[test]
+fn verified_reconstruction_names_the_bad_shard() {
+    let shard_bytes = 2 * 16384 + 64 * 7;
+    let good = stripe(shard_bytes, 23);
+    let sums = good.each_ref().map(|shard| block_sums(shard));
+    for codec in all() {
+        for (bad, at) in (0..14).flat_map(|bad| [0, 16383, 16384, shard_bytes - 1].map(|at| (bad, at))) {
+            let mut damaged = good.clone();
+            damaged[bad][at] ^= 0x10;
+            let lost = (bad + 5) % 14;
+            let mut buffer = vec![0; shard_bytes];
+            let mut mask = 1 << lost;
+            let mut named = Vec::new();
+            loop {
+                let mut rebuild = [Rebuilt { index: lost, bytes: &mut buffer, sums: BlockSums::new() }];
+                match codec.reconstruct_verified(&sources(&damaged, &sums, mask), &mut rebuild) {
+                    Ok(()) => break,
+                    Err(CodecError::BadShard { index, block }) => {
+                        named.push((index, block));
+                        mask |= 1 << index;
+                    }
+                    Err(other) => panic!("{}: {other}", codec.name()),
+                }
+                assert!(named.len() < 2, "{} named {named:?}", codec.name());
+            }
+            assert_eq!(buffer, good[lost], "{} shard {bad}", codec.name());
+            assert!(named.is_empty() || named == [(bad, at / 16384)], "{} named {named:?}", codec.name());
+            // Ten shards, the bad one among them, all have to be read.
+            let others: Vec<usize> =
+                (0..14).filter(|shard| *shard != bad && *shard != lost).take(3).collect();
+            let mask = others.iter().fold(1 << lost, |mask, shard| mask | 1 << shard);
+            let mut rebuild = [Rebuilt { index: lost, bytes: &mut buffer, sums: BlockSums::new() }];
+            let result = codec.reconstruct_verified(&sources(&damaged, &sums, mask), &mut rebuild);
+            assert_eq!(
+                result,
+                Err(CodecError::BadShard { index: bad, block: at / 16384 }),
+                "{}",
+                codec.name()
+            );
+        }
+        // Too few sums are a bad shard too.
+        let mut buffer = vec![0; shard_bytes];
+        let mut rebuild = [Rebuilt { index: 0, bytes: &mut buffer, sums: BlockSums::new() }];
+        let mut present = sources(&good, &sums, 0b11_1000_0000_0001);
+        present[4] = Some(Source { bytes: &good[4], sums: &sums[4][..2] });
+        let result = codec.reconstruct_verified(&present, &mut rebuild);
+        assert_eq!(result, Err(CodecError::BadShard { index: 4, block: 2 }), "{}", codec.name());
+    }
+}
+
+#[test]
+fn parity_follows_a_changed_data_shard() {
+    for (shard_bytes, skew) in [(64, 0), (64 * 9, 1), (64 * 131, 37)] {
+        let (before, other) = (stripe(shard_bytes, 29), stripe(shard_bytes, 31));
+        for codec in all() {
+            for index in 0..10 {
+                let mut after = before.clone();
+                after[index].clone_from(&other[index]);
+                ReedSolomon::new(10, 4).unwrap().encode(&mut after[..]).unwrap();
+                let mut parity: [Vec<u8>; 4] = std::array::from_fn(|row| {
+                    [&vec![0x3c; skew], &before[10 + row][..], &[0x3c; 3]].concat()
+                });
+                let mut places = parity.each_mut().map(|shard| &mut shard[skew..skew + shard_bytes]);
+                codec.update(index, &before[index], &after[index], &mut places).unwrap();
+                for (row, shard) in parity.iter().enumerate() {
+                    let name = codec.name();
+                    assert_eq!(shard[skew..skew + shard_bytes], after[10 + row], "{name} {index} {row}");
+                    let mut around = shard[..skew].iter().chain(&shard[skew + shard_bytes..]);
+                    assert!(around.all(|byte| *byte == 0x3c), "{name} wrote outside");
+                }
+            }
         }
     }
 }
@@ -267,6 +377,17 @@ fn each_error_by_its_name() {
         assert!(!CodecError::NotMissing { index: 4 }.is_retryable());
         let mut twice = [(2, &mut output[..]), (2, &mut other[..])];
         assert_eq!(codec.reconstruct(&present, &mut twice), Err(CodecError::AskedTwice { index: 2 }));
+
+        let mut parity = [[0x3c; 128]; 4];
+        let mut update = |index: usize, old: &[u8], new: &[u8]| {
+            codec.update(index, old, new, &mut parity.each_mut().map(|shard| &mut shard[..]))
+        };
+        assert_eq!(update(10, &[0; 128], &[0; 128]), Err(CodecError::NotData { index: 10 }));
+        assert_eq!(update(usize::MAX, &[0; 128], &[0; 128]), Err(CodecError::NotData { index: usize::MAX }));
+        assert_eq!(update(3, &[0; 128], &[0; 64]), Err(unequal(3, 64, 128)));
+        assert_eq!(update(3, &[0; 64], &[0; 64]), Err(unequal(10, 128, 64)));
+        assert_eq!(update(3, &[0; 63], &[0; 63]), Err(CodecError::ShardBytes { shard_bytes: 63 }));
+        assert_eq!(parity, [[0x3c; 128]; 4]);
 
         let long = vec![0; (1 << 20) + 64];
         let mut parity: [Vec<u8>; 4] = std::array::from_fn(|_| long.clone());

@@ -1,94 +1,118 @@
-//! `tenfour bench encode`: every encoder of this machine on one stripe, interleaved in one process.
+//! `tenfour bench encode`: every encoder of this machine beside `reed-solomon-erasure`, ISA-L and the memory bus. What is measured, and
+//! how, is in `tenfour_erasure::bench`; here are the options and the file.
 
-use crate::table;
 use crate::units::ByteSize;
-use anyhow::Result;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tenfour_erasure::geometry::{Layout, layout};
-use tenfour_erasure::{BlockSums, Codec};
-use tenfour_types::limits::{DATA_SHARDS, SHARD_ALIGN_BYTES, TOTAL_SHARDS};
-
-/// Rounds of which the median counts; the encoders take turns in each.
-const ROUNDS: usize = 9;
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+use tenfour_erasure::bench::{Options, Report, Row, measure};
 
 /// Options of `tenfour bench encode`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct EncodeArguments {
-    /// Payload of one shard: multiples of 64 bytes up to 1 MiB.
-    #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "4KiB,64KiB,1MiB")]
+    /// Payload of one shard: multiples of 64 bytes up to 16 MiB.
+    #[arg(long, value_name = "SIZES", value_delimiter = ',', default_value = "4KiB,64KiB,1MiB,8MiB")]
     shards: Vec<ByteSize>,
-    /// How long each encoder runs in each round, milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 30)]
+    /// Rounds of which the median counts; all take turns in each.
+    #[arg(long, value_name = "N", default_value_t = 9)]
+    rounds: usize,
+    /// How long a turn is, milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 8)]
     milliseconds: u64,
+    /// ISA-L's library, to measure it too (Debian: the package libisal2, `/usr/lib/x86_64-linux-gnu/libisal.so.2`).
+    #[arg(long, value_name = "PATH")]
+    isal: Option<PathBuf>,
+    /// Writes all figures and ratios to a file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 /// Measures and prints.
 pub fn run(arguments: &EncodeArguments) -> Result<()> {
-    let codecs = tenfour_erasure::all();
-    let mut rows = Vec::new();
-    for size in &arguments.shards {
-        let shard_bytes = size.as_usize();
-        anyhow::ensure!(
-            shard_bytes > 0 && shard_bytes.is_multiple_of(SHARD_ALIGN_BYTES) && BlockSums::fits(shard_bytes),
-            "--shards {size}: a shard has a multiple of {SHARD_ALIGN_BYTES} bytes, at most 1MiB"
-        );
-        let mut stripe = Stripe::new(shard_bytes);
-        let mut rates = vec![Vec::new(); codecs.len()];
-        for _ in 0..ROUNDS {
-            for (codec, rates) in codecs.iter().zip(&mut rates) {
-                rates.push(stripe.rate(codec, Duration::from_millis(arguments.milliseconds.max(1)))?);
-            }
-        }
-        let medians: Vec<f64> = rates.into_iter().map(median).collect();
-        let reference = codecs
-            .iter()
-            .zip(&medians)
-            .find(|(codec, _)| codec.name() == "reed-solomon-erasure")
-            .map(|(_, rate)| *rate);
-        for (codec, rate) in codecs.iter().zip(&medians) {
-            let ratio = reference.map_or("-".to_owned(), |reference| format!("{:.1}", rate / reference));
-            rows.push(vec![codec.name().to_owned(), size.to_string(), format!("{rate:.1}"), ratio]);
-        }
+    let options = Options {
+        shard_bytes: arguments.shards.iter().map(|size| size.as_usize()).collect(),
+        isa_l: arguments.isal.clone(),
+        rounds: arguments.rounds,
+        slice: Duration::from_millis(arguments.milliseconds),
+    };
+    let report = measure(&options, |part| eprintln!("{part}"))?;
+    println!("{report}");
+    println!("{}", tenfour_gpu::probe());
+    if let Some(path) = &arguments.json {
+        let text = format!("{:#}\n", json(&report));
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    table::print(&["encoder", "shard", "GB/s of data, with block CRCs", "× reed-solomon-erasure"], &rows);
-    println!("\n{}", tenfour_gpu::probe());
     Ok(())
 }
 
-/// One stripe in the layout that PUT uses, warm in cache as far as it fits.
-struct Stripe {
-    layout: Layout,
-    memory: Vec<u8>,
-    start: usize,
+fn json(report: &Report) -> Value {
+    json!({ "machine": report.machine, "rows": report.rows.iter().map(row).collect::<Vec<_>>() })
 }
 
-impl Stripe {
-    fn new(shard_bytes: usize) -> Self {
-        let layout = layout(shard_bytes);
-        let memory = vec![0xa5; layout.total_bytes + SHARD_ALIGN_BYTES];
-        let start = memory.as_ptr().align_offset(SHARD_ALIGN_BYTES);
-        Self { layout, memory, start }
-    }
+fn row(row: &Row) -> Value {
+    json!({
+        "kernel": row.kernel,
+        "op": row.operation.name(),
+        "shard_bytes": row.shard_bytes,
+        "residency": row.residency.name(),
+        "gb_per_s": row.gb_per_s,
+        "ratio": { "bound": row.to_bound, "reed-solomon-erasure": row.to_reference, "isa-l": row.to_isa_l },
+    })
+}
 
-    fn rate(&mut self, codec: &Arc<dyn Codec>, duration: Duration) -> Result<f64> {
-        let end = self.start + self.layout.total_bytes;
-        let buffer = self.memory.get_mut(self.start..end).unwrap_or_default();
-        let mut sums: [BlockSums; TOTAL_SHARDS] = std::array::from_fn(|_| BlockSums::new());
-        let began = Instant::now();
-        let mut stripes = 0u32;
-        while began.elapsed() < duration {
-            let mut split = self.layout.split(buffer)?;
-            sums.iter_mut().for_each(BlockSums::clear);
-            codec.encode(&split.data, &mut split.parity, Some(&mut sums))?;
-            stripes += 1;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Not how fast: that everybody is there, computes the right bytes, and is in the file under its name.
+    #[test]
+    fn the_file_has_a_row_for_everybody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("encode.json");
+        let arguments = EncodeArguments {
+            shards: vec!["4KiB".parse().unwrap()],
+            rounds: 1,
+            milliseconds: 0,
+            isal: None,
+            json: Some(path.clone()),
+        };
+        run(&arguments).unwrap();
+        let found: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert!(!found["machine"].as_str().unwrap().is_empty());
+        let rows = found["rows"].as_array().unwrap();
+        for codec in tenfour_erasure::all() {
+            let name = codec.name().to_owned();
+            let name = if name == "reed-solomon-erasure" { name } else { format!("tenfour-{name}") };
+            for operation in ["encode", "encode+crc", "reconstruct1", "reconstruct4"] {
+                let of_it = rows.iter().filter(|row| row["kernel"] == name && row["op"] == operation);
+                let residencies: Vec<_> = of_it
+                    .map(|row| {
+                        assert_eq!(row["shard_bytes"], 4096);
+                        assert!(row["gb_per_s"].as_f64().unwrap() > 0.0);
+                        assert!(row["ratio"]["reed-solomon-erasure"].as_f64().unwrap() > 0.0);
+                        assert!(row["ratio"]["isa-l"].is_null());
+                        row["residency"].as_str().unwrap()
+                    })
+                    .collect();
+                assert_eq!(residencies, ["warm", "cold"], "{name} {operation}");
+            }
         }
-        let bytes = f64::from(stripes) * (self.layout.shard_bytes * DATA_SHARDS) as f64;
-        Ok(bytes / 1e9 / began.elapsed().as_secs_f64())
     }
-}
 
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_unstable_by(f64::total_cmp);
-    rates.get(rates.len() / 2).copied().unwrap_or(0.0)
+    #[test]
+    fn a_library_that_is_none_and_a_length_that_is_none_are_told() {
+        let arguments = |shards: &str, isal: Option<&str>| EncodeArguments {
+            shards: vec![shards.parse().unwrap()],
+            rounds: 1,
+            milliseconds: 0,
+            isal: isal.map(PathBuf::from),
+            json: None,
+        };
+        let error = run(&arguments("4KiB", Some("/nonexistent/libisal.so"))).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/libisal.so"), "{error}");
+        let error = run(&arguments("100", None)).unwrap_err().to_string();
+        assert!(error.contains("shards of 100 bytes"), "{error}");
+    }
 }

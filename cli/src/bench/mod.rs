@@ -16,7 +16,7 @@ use tenfour_client::S3;
 pub enum BenchCommand {
     /// Load any S3 endpoint in a closed loop: PUT and GET, contents verified.
     S3(s3::S3Arguments),
-    /// Every encoder that this machine can run, beside reed-solomon-erasure.
+    /// Every encoder that this machine can run, beside reed-solomon-erasure, ISA-L and the memory bus.
     Encode(encode::EncodeArguments),
     /// The fabric alone between two processes: latency and rate of WRITE, READ, SEND and grants, by size and transport.
     Fabric(fabric::FabricArguments),

@@ -134,13 +134,12 @@ impl Contender for Ours {
 struct Matrix {
     name: String,
     kernel: Box<dyn Kernel>,
-    plan: Plan,
 }
 
 impl Matrix {
     fn new(kernel: Box<dyn Kernel>) -> Self {
         let name = format!("tenfour-{}-matrix", kernel.name());
-        Self { name, kernel, plan: plan(Operation::Reconstruct4) }
+        Self { name, kernel }
     }
 }
 
@@ -154,8 +153,9 @@ impl Contender for Matrix {
     }
 
     fn run(&mut self, operation: Operation, shards: &mut Shards<'_>) {
-        let (sources, mut outputs) = sources_and_outputs(shards, &self.plan.sources, operation.written());
-        self.kernel.product(&sources, &self.plan.rows, &mut outputs, false);
+        let plan = plan(operation);
+        let (sources, mut outputs) = sources_and_outputs(shards, &plan.sources, operation.written());
+        self.kernel.product(&sources, &plan.rows, &mut outputs, false);
     }
 }
 

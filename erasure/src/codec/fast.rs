@@ -16,10 +16,6 @@ use crate::plan::Plan;
 /// From so many rebuilt shards on the syndrome form beats a plain matrix product.
 const SYNDROME_FROM_ROWS: usize = 2;
 
-/// Lost shards read as zeros in the syndrome form; this many at a time, so that the zeros stay in the first-level cache.
-const ZERO_TILE_BYTES: usize = 8 << 10;
-static ZEROS: [u8; ZERO_TILE_BYTES] = [0; ZERO_TILE_BYTES];
-
 #[derive(Debug)]
 pub(crate) struct Fast {
     kernel: Box<dyn Kernel>,
@@ -83,9 +79,8 @@ impl Codec for Fast {
             let sources = plan.sources.map(|index| present[index].unwrap_or_default());
             self.kernel.product(&sources, &plan.rows, outputs.buffers(), non_temporal);
         } else {
-            for tile in tiles(shard_bytes, ZERO_TILE_BYTES) {
-                self.syndrome_tile(present, &plan, tile, outputs.buffers(), non_temporal);
-            }
+            let (data, stored) = plan.filled(present, outputs.wanted());
+            self.kernel.syndrome(&data, &stored, &plan.combine, outputs.buffers(), non_temporal);
         }
         self.kernel.fence();
         Ok(())
@@ -136,28 +131,6 @@ impl Codec for Fast {
     }
 }
 
-impl Fast {
-    fn syndrome_tile(
-        &self,
-        present: &[Option<&[u8]>; TOTAL_SHARDS],
-        plan: &Plan,
-        tile: Range<usize>,
-        outputs: &mut [&mut [u8]],
-        non_temporal: bool,
-    ) {
-        let zeros = &ZEROS[..tile.len()];
-        let part = |index: usize| present[index].map_or(zeros, |shard| &shard[tile.clone()]);
-        let data = std::array::from_fn(part);
-        let stored = std::array::from_fn(|row| if plan.used[row] { part(DATA_SHARDS + row) } else { zeros });
-        let mut parts: [&mut [u8]; PARITY_SHARDS] = Default::default();
-        let rows = outputs.len();
-        for (part, output) in parts.iter_mut().zip(outputs) {
-            *part = &mut output[tile.clone()];
-        }
-        self.kernel.syndrome(&data, &stored, &plan.combine, &mut parts[..rows], non_temporal);
-    }
-}
-
 /// Up to four shards to write, in the order asked for.
 #[derive(Default)]
 struct Outputs<'a> {
@@ -182,13 +155,11 @@ impl<'a> Outputs<'a> {
     }
 }
 
-/// The ranges of so many bytes each, the last one shorter.
-fn tiles(bytes: usize, tile_bytes: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..bytes).step_by(tile_bytes).map(move |start| start..bytes.min(start + tile_bytes))
-}
-
+/// The blocks that are summed, the last one may be shorter.
 fn blocks(shard_bytes: usize) -> impl Iterator<Item = Range<usize>> {
-    tiles(shard_bytes, CRC_BLOCK_BYTES)
+    (0..shard_bytes)
+        .step_by(CRC_BLOCK_BYTES)
+        .map(move |start| start..shard_bytes.min(start + CRC_BLOCK_BYTES))
 }
 
 fn push(sums: &mut BlockSums, sum: u64) {

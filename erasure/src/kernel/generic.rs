@@ -107,25 +107,63 @@ pub(super) unsafe fn encode<V: Vector, S: Sum<V>, const STREAM: bool>(
     parity: &[*mut u8; PARITY_SHARDS],
     range: Range<usize>,
 ) -> [u64; TOTAL_SHARDS] {
-    // SAFETY: as the caller promises; every offset below is less than the range's end by a vector or more.
+    // SAFETY: as the caller promises; a line begins 64 bytes or more before the range's end.
     unsafe {
         let constants = Constants::<V>::new();
         let sum = S::new();
         let mut states = [sum.start(); TOTAL_SHARDS];
-        let mut line = range.start;
-        while line < range.end {
-            let mut offset = line;
-            line += SHARD_ALIGN_BYTES;
-            while offset < line {
-                let values = load_all::<V>(data, offset);
-                let parities = parity_of(&constants, &values);
-                fold_all(sum, &mut states, 0, &values);
-                fold_all(sum, &mut states, DATA_SHARDS, &parities);
-                put_all::<V, PARITY_SHARDS, STREAM>(&parities, parity, offset);
-                offset += V::BYTES;
-            }
+        let mut offset = range.start;
+        while offset < range.end {
+            let values = load_all::<V>(data, offset);
+            let parities = parity_of(&constants, &values);
+            put_all::<V, PARITY_SHARDS, STREAM>(&parities, parity, offset);
+            ask_ahead(sum, data, offset);
+            fold_all(sum, &mut states, 0, &values);
+            fold_all(sum, &mut states, DATA_SHARDS, &parities);
+            offset += V::BYTES;
         }
         finish_all(sum, &states)
+    }
+}
+
+/// How far ahead of its use a pair of lines is asked for, bytes.
+const AHEAD_BYTES: usize = 256;
+
+/// Asks for lines that come soon: for a pair of them (one request brings both) of the even streams at the first line of a pair, of
+/// the odd streams at the second. While sums are multiplied the processor does not come far enough ahead by itself. More requests,
+/// or all at once, or before the loads, cost more than they bring.
+///
+/// # Safety
+/// The instruction set exists.
+#[inline(always)]
+unsafe fn ask_ahead<V: Vector, S: Sum<V>>(sum: S, streams: &[*const u8; DATA_SHARDS], offset: usize) {
+    if !offset.is_multiple_of(SHARD_ALIGN_BYTES) {
+        return;
+    }
+    let pair = offset - offset % (2 * SHARD_ALIGN_BYTES);
+    // SAFETY: as the caller promises.
+    unsafe {
+        if pair == offset {
+            ask_for_half::<V, S, 0>(sum, streams, pair);
+        } else {
+            ask_for_half::<V, S, 1>(sum, streams, pair);
+        }
+    }
+}
+
+/// # Safety
+/// The instruction set exists.
+#[inline(always)]
+unsafe fn ask_for_half<V: Vector, S: Sum<V>, const FIRST: usize>(
+    sum: S,
+    streams: &[*const u8; DATA_SHARDS],
+    pair: usize,
+) {
+    let mut stream = FIRST;
+    while stream < DATA_SHARDS {
+        // SAFETY: as the caller promises.
+        unsafe { sum.ask_for(streams[stream].wrapping_add(pair).wrapping_add(AHEAD_BYTES)) };
+        stream += 2;
     }
 }
 
@@ -175,10 +213,12 @@ pub(super) unsafe fn product<V: Vector, S: Sum<V>, const ROWS: usize, const STRE
     }
 }
 
-/// `outputs[n] = Σ combine[n][q] · (parity(data)[q] + stored[q])` for the first `ROWS` rows and the first `COLUMNS` parities.
+/// `outputs[n] = stored[n] + Σ combine[n][q] · (parity(data)[q] + stored[q])` for the first `ROWS` rows and the first `COLUMNS`
+/// parities.
 ///
 /// # Safety
-/// As [`encode`], for `data`, the first `COLUMNS` of `stored` and the first `ROWS` of `outputs`, and the range from 0 to `bytes`.
+/// As [`encode`], for `data`, the first `COLUMNS` of `stored`, the first `ROWS` of `outputs`, and the range from 0 to `bytes`; there
+/// are no more rows than columns.
 #[inline(always)]
 pub(super) unsafe fn syndrome<V: Vector, const ROWS: usize, const COLUMNS: usize, const STREAM: bool>(
     data: &[*const u8; DATA_SHARDS],
@@ -193,20 +233,27 @@ pub(super) unsafe fn syndrome<V: Vector, const ROWS: usize, const COLUMNS: usize
         let factors = factors::<V, PARITY_SHARDS, ROWS>(combine);
         let mut offset = 0;
         while offset < bytes {
-            let parities = parity_of(&constants, &load_all(data, offset));
-            let mut products = [parities[0]; ROWS];
+            let mut syndromes = parity_of(&constants, &load_all::<V>(data, offset));
+            let mut values = [syndromes[0]; ROWS];
             let mut column = 0;
             while column < COLUMNS {
-                let syndrome = parities[column].add(V::load(stored[column].add(offset)));
-                let mut row = 0;
-                while row < ROWS {
-                    let product = syndrome.multiply(factors[row][column]);
-                    products[row] = if column == 0 { product } else { products[row].add(product) };
-                    row += 1;
+                let stored = V::load(stored[column].add(offset));
+                syndromes[column] = syndromes[column].add(stored);
+                if column < ROWS {
+                    values[column] = stored;
                 }
                 column += 1;
             }
-            put_all::<V, ROWS, STREAM>(&products, outputs, offset);
+            let mut row = 0;
+            while row < ROWS {
+                let mut column = 0;
+                while column < COLUMNS {
+                    values[row] = values[row].add(syndromes[column].multiply(factors[row][column]));
+                    column += 1;
+                }
+                row += 1;
+            }
+            put_all::<V, ROWS, STREAM>(&values, outputs, offset);
             offset += V::BYTES;
         }
     }

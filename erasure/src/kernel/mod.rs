@@ -79,7 +79,7 @@ pub(crate) trait Kernel: Send + Sync + Debug {
         product_then_sum(self, sources, rows, outputs, block)
     }
 
-    /// `outputs[n] = Σ combine[n][q] · (parity(data)[q] + stored[q])`.
+    /// `outputs[n] = stored[n] + Σ combine[n][q] · (parity(data)[q] + stored[q])`.
     fn syndrome(
         &self,
         data: &[&[u8]; DATA_SHARDS],

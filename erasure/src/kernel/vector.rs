@@ -50,6 +50,10 @@ pub(in crate::kernel) trait Sum<V: Vector>: Copy {
     /// # Safety
     /// The instruction set exists.
     unsafe fn fold(self, state: Self::State, next: V) -> Self::State;
+    /// The line at `from`, which need not exist, will soon be read.
+    /// # Safety
+    /// The instruction set exists.
+    unsafe fn ask_for(self, from: *const u8);
     /// The checksum of what was folded, at least one vector.
     /// # Safety
     /// The instruction set exists.
@@ -73,6 +77,9 @@ impl<V: Vector> Sum<V> for Unsummed {
 
     #[inline(always)]
     unsafe fn fold(self, (): (), _next: V) {}
+
+    #[inline(always)]
+    unsafe fn ask_for(self, _from: *const u8) {}
 
     #[inline(always)]
     unsafe fn finish(self, (): ()) -> u64 {

@@ -6,7 +6,7 @@ use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS, TOTAL_SHARDS};
 
 use crate::kernel::dispatch::{check_block, common_length, places};
 use crate::kernel::vector::{Sum, Vector};
-use crate::kernel::x86::crc64::halves_of;
+use crate::kernel::x86::crc64::{ask_for, halves_of};
 use crate::kernel::x86::crc512::{lanes, moved, narrowed};
 use crate::kernel::x86::gfni512::V;
 
@@ -59,6 +59,12 @@ impl Sum<V> for Folded {
     unsafe fn fold(self, state: __m512i, next: V) -> __m512i {
         // SAFETY: the instruction set exists.
         unsafe { moved(state, self.moves, next.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn ask_for(self, from: *const u8) {
+        // SAFETY: every x86-64 processor has SSE.
+        unsafe { ask_for(from) };
     }
 
     #[inline(always)]

@@ -49,6 +49,12 @@ impl<V: Register> Sum<V> for Folded {
     }
 
     #[inline(always)]
+    unsafe fn ask_for(self, from: *const u8) {
+        // SAFETY: every x86-64 processor has SSE.
+        unsafe { crc64::ask_for(from) };
+    }
+
+    #[inline(always)]
     unsafe fn finish(self, state: __m256i) -> u64 {
         const ENDS: [[i64; 2]; 2] = [crc64::moves(128), crc64::moves(0)];
         // SAFETY: the instruction set exists; PCLMULQDQ and SSE2 come with it.

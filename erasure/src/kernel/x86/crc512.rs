@@ -40,6 +40,12 @@ impl Sum<V> for Folded {
     }
 
     #[inline(always)]
+    unsafe fn ask_for(self, from: *const u8) {
+        // SAFETY: every x86-64 processor has SSE.
+        unsafe { crc64::ask_for(from) };
+    }
+
+    #[inline(always)]
     unsafe fn finish(self, state: __m512i) -> u64 {
         const ENDS: [[i64; 2]; 4] =
             [crc64::moves(384), crc64::moves(256), crc64::moves(128), crc64::moves(0)];

@@ -6,7 +6,8 @@
 //! PCLMULQDQ", 2009).
 
 use std::arch::x86_64::{
-    __m128i, _mm_clmulepi64_si128, _mm_cvtsi64_si128, _mm_cvtsi128_si64, _mm_unpackhi_epi64,
+    __m128i, _MM_HINT_T0, _mm_clmulepi64_si128, _mm_cvtsi64_si128, _mm_cvtsi128_si64, _mm_prefetch,
+    _mm_unpackhi_epi64,
 };
 
 /// The polynomial, its highest power in the lowest bit.
@@ -71,6 +72,16 @@ pub(super) unsafe fn remainder(folded: __m128i) -> u64 {
         let [below, above] = carryless(quotient, POLYNOMIAL);
         !(low ^ (above << 1 | below >> 63))
     }
+}
+
+/// Asks for a line, which need not exist.
+///
+/// # Safety
+/// SSE exists.
+#[inline(always)]
+pub(in crate::kernel) unsafe fn ask_for(from: *const u8) {
+    // SAFETY: a prefetch reads nothing and faults nowhere.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) };
 }
 
 /// # Safety
