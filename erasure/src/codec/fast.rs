@@ -92,11 +92,11 @@ impl Codec for Fast {
         rebuild: &mut [Rebuilt<'_>],
     ) -> Result<(), CodecError> {
         let shard_bytes = check::verified(present, rebuild)?;
-        let (mut outputs, mut sums) = (Outputs::default(), Vec::with_capacity(PARITY_SHARDS));
-        for Rebuilt { index, bytes, sums: found } in rebuild {
+        let (mut outputs, mut sums) = (Outputs::default(), [const { None }; PARITY_SHARDS]);
+        for (slot, Rebuilt { index, bytes, sums }) in sums.iter_mut().zip(rebuild) {
             outputs.add(*index, bytes);
-            found.clear();
-            sums.push(found);
+            sums.clear();
+            *slot = Some(sums);
         }
         if outputs.count == 0 {
             return Ok(());
@@ -112,7 +112,7 @@ impl Codec for Fast {
                 self.kernel.fence();
                 return Err(CodecError::BadShard { index: plan.sources[bad], block: number });
             }
-            sums.iter_mut().zip(&found[DATA_SHARDS..]).for_each(|(sums, sum)| push(sums, *sum));
+            sums.iter_mut().flatten().zip(&found[DATA_SHARDS..]).for_each(|(sums, sum)| push(sums, *sum));
         }
         self.kernel.fence();
         Ok(())
