@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tenfour_erasure::{BlockSums, Codec, CodecError};
+use tenfour_erasure::{BlockSums, Codec, CodecError, Rebuilt, Source};
 use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS, TOTAL_SHARDS};
 
 use crate::codec::DeviceCodec;
@@ -182,6 +182,29 @@ impl<D: Device> Codec for Choice<D> {
         } else {
             self.here(|cpu| cpu.reconstruct(present, rebuild))
         }
+    }
+
+    fn reconstruct_verified(
+        &self,
+        present: &[Option<Source<'_>>; TOTAL_SHARDS],
+        rebuild: &mut [Rebuilt<'_>],
+    ) -> Result<(), CodecError> {
+        let sample = present.iter().flatten().next().map_or(&[][..], |source| source.bytes);
+        if self.is_for_device(Operation::Rebuild, sample) {
+            self.codec.reconstruct_verified(present, rebuild)
+        } else {
+            self.here(|cpu| cpu.reconstruct_verified(present, rebuild))
+        }
+    }
+
+    fn update(
+        &self,
+        index: usize,
+        old: &[u8],
+        new: &[u8],
+        parity: &mut [&mut [u8]; PARITY_SHARDS],
+    ) -> Result<(), CodecError> {
+        self.here(|cpu| cpu.update(index, old, new, parity))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use tenfour_erasure::{BlockSums, Codec, CodecError};
+use tenfour_erasure::{BlockSums, Codec, CodecError, Rebuilt, Source};
 use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS, SHARD_BYTES_MAX, TOTAL_SHARDS};
 
 use crate::choice::{Choice, Costs, When};
@@ -281,6 +281,24 @@ impl Codec for Gpu {
         rebuild: &mut [(usize, &mut [u8])],
     ) -> Result<(), CodecError> {
         self.choice.reconstruct(present, rebuild)
+    }
+
+    fn reconstruct_verified(
+        &self,
+        present: &[Option<Source<'_>>; TOTAL_SHARDS],
+        rebuild: &mut [Rebuilt<'_>],
+    ) -> Result<(), CodecError> {
+        self.choice.reconstruct_verified(present, rebuild)
+    }
+
+    fn update(
+        &self,
+        index: usize,
+        old: &[u8],
+        new: &[u8],
+        parity: &mut [&mut [u8]; PARITY_SHARDS],
+    ) -> Result<(), CodecError> {
+        self.choice.update(index, old, new, parity)
     }
 }
 

@@ -1,5 +1,5 @@
-//! `tenfour bench encode`: every encoder of this machine beside `reed-solomon-erasure`, ISA-L and the memory bus. What is measured, and
-//! how, is in `tenfour_erasure::bench`; here are the options and the file.
+//! `tenfour bench encode`: every encoder of this machine beside `reed-solomon-erasure`, ISA-L and the memory bus, and the GPU, if there is
+//! one. What is measured, and how, is in `tenfour_erasure::bench` and `tenfour_gpu::measure`; here are the options and the file.
 
 use crate::units::ByteSize;
 use anyhow::{Context, Result};
@@ -7,7 +7,12 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-use tenfour_erasure::bench::{Options, Report, Row, measure};
+use tenfour_erasure::bench::{Options, Row, measure};
+use tenfour_gpu::measure::Row as GpuRow;
+use tenfour_gpu::{Gpu, When};
+
+/// Each row of the GPU is measured for so many turns of a processor's kernel, since its first launches cost more.
+const GPU_TURNS: u32 = 25;
 
 /// Options of `tenfour bench encode`.
 #[derive(clap::Args, Clone, Debug)]
@@ -39,16 +44,49 @@ pub fn run(arguments: &EncodeArguments) -> Result<()> {
     };
     let report = measure(&options, |part| eprintln!("{part}"))?;
     println!("{report}");
-    println!("{}", tenfour_gpu::probe());
+    let (mut machine, mut rows) = (report.machine.clone(), report.rows.iter().map(row).collect::<Vec<_>>());
+    match Gpu::open(tenfour_erasure::best(), When::Always, 1) {
+        Err(error) => println!("{error}"),
+        Ok(gpu) => {
+            let measured = gpu.bench(&options.shard_bytes, options.slice * GPU_TURNS)?;
+            print_gpu(gpu.device_name(), &measured);
+            machine += &format!(", {}", gpu.device_name());
+            rows.extend(measured.iter().map(gpu_row));
+        }
+    }
     if let Some(path) = &arguments.json {
-        let text = format!("{:#}\n", json(&report));
+        let text = format!("{:#}\n", json!({ "machine": machine, "rows": rows }));
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
-fn json(report: &Report) -> Value {
-    json!({ "machine": report.machine, "rows": report.rows.iter().map(row).collect::<Vec<_>>() })
+fn print_gpu(device: &str, rows: &[GpuRow]) {
+    println!("{device}: GB/s of data");
+    println!(
+        "  {:<14}{:>10}  {:<12}{:>8}{:>9}{:>16}",
+        "operation", "shard", "bytes in", "callers", "GB/s", "of a copy"
+    );
+    for GpuRow { op, shard_bytes, residency, callers, gb_per_s, of_copy_bandwidth } in rows {
+        let share = of_copy_bandwidth.map_or("-".to_owned(), |share| format!("{share:.2}"));
+        println!("  {op:<14}{shard_bytes:>10}  {residency:<12}{callers:>8}{gb_per_s:>9.1}{share:>16}");
+    }
+    println!(
+        "\n  device: the kernel alone, beside the rate at which the device copies its own memory. registered, host: end to end, with the\n  \
+         transfers, from memory that the device reads in place and from any other."
+    );
+}
+
+fn gpu_row(row: &GpuRow) -> Value {
+    json!({
+        "kernel": "tenfour-cuda",
+        "op": row.op,
+        "shard_bytes": row.shard_bytes,
+        "residency": row.residency,
+        "callers": row.callers,
+        "gb_per_s": row.gb_per_s,
+        "ratio": { "bound": row.of_copy_bandwidth, "reed-solomon-erasure": null, "isa-l": null },
+    })
 }
 
 fn row(row: &Row) -> Value {

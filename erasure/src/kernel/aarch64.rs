@@ -1,5 +1,7 @@
 //! The kernel of AArch64: nibble tables looked up by `tbl`, 16 bytes at a time.
 //!
+//! Written from the instruction set's manual and compiled for no machine yet: no AArch64 toolchain was at hand.
+//!
 //! There are no stores around the cache: the architecture's non-temporal pair store is a hint that no intrinsic offers.
 
 use std::arch::aarch64::{
