@@ -1,20 +1,19 @@
-//! `tenfour admin`: users, and the check of every shard.
+//! `tenfour admin`: users, nodes, and the check of every shard.
 
 use crate::cluster::connect;
 use crate::config::ClusterSection;
 use crate::status::Which;
+use crate::stripes::all_stripes;
 use crate::table;
 use anyhow::{Context, Result, bail};
 use rand::RngExt;
 use tenfour_gateway::{Gateway, GatewayConfig};
 use tenfour_metadata::Metadata;
-use tenfour_metadata::api::{ClusterCommand, IndexAnswer, IndexQuery, User};
+use tenfour_metadata::api::{ClusterCommand, User};
+use tenfour_placement::NodeState;
 use tenfour_rdma::Fabric;
-use tenfour_types::StripeRow;
+use tenfour_types::{NodeId, StripeRow};
 use tenfour_types::limits::TOTAL_SHARDS;
-
-/// Stripe rows asked for at once.
-const ROWS_PER_QUERY: u32 = 256;
 
 /// Subcommands of `tenfour admin`.
 #[derive(clap::Subcommand, Clone, Debug)]
@@ -22,6 +21,9 @@ pub enum AdminCommand {
     /// Users: each has one access key and owns the buckets that it creates.
     #[command(subcommand)]
     User(UserCommand),
+    /// Nodes: bring one back that was taken out.
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Lay the placement groups over the nodes that have registered: once, when a new cluster of machines is complete.
     LayGroups {
         /// Which cluster.
@@ -39,6 +41,19 @@ pub enum AdminCommand {
         /// What carries the questions: auto, verbs, shm or tcp.
         #[arg(long, default_value_t = Fabric::Auto)]
         fabric: Fabric,
+    },
+}
+
+/// Subcommands of `tenfour admin node`.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum NodeCommand {
+    /// Let a node that was taken out, and whose disks are sound, serve again: start it after this.
+    Return {
+        /// Its number.
+        node: u32,
+        /// Which cluster.
+        #[command(flatten)]
+        which: Which,
     },
 }
 
@@ -95,6 +110,11 @@ pub enum UserCommand {
 pub async fn run(command: AdminCommand) -> Result<()> {
     match command {
         AdminCommand::User(command) => user(command).await,
+        AdminCommand::Node(NodeCommand::Return { node, which }) => {
+            let metadata = connect(&which.section()?).await?;
+            let (node, state) = (NodeId(node), NodeState::Up);
+            change(&metadata, ClusterCommand::SetNodeState { node, state }).await
+        }
         AdminCommand::LayGroups { which, count } => {
             let metadata = connect(&which.section()?).await?;
             change(&metadata, ClusterCommand::BuildGroups { count }).await?;
@@ -200,24 +220,6 @@ pub struct Widths {
     pub full: usize,
     /// The fewest whole shards of any stripe (14 when there are none).
     pub narrowest: usize,
-}
-
-/// Every stripe row that metadata knows.
-pub async fn all_stripes(metadata: &Metadata) -> Result<Vec<StripeRow>> {
-    let mut rows = Vec::new();
-    for group in metadata.index_groups() {
-        let mut after = None;
-        loop {
-            let answer = metadata.query(group, IndexQuery::Stripes { after, most: ROWS_PER_QUERY }).await?;
-            let IndexAnswer::Stripes(page) = answer.answer else {
-                bail!("{group} gave another answer than was asked for")
-            };
-            let Some(last) = page.last() else { break };
-            after = Some(last.id);
-            rows.extend(page);
-        }
-    }
-    Ok(rows)
 }
 
 /// Asks the nodes to read and verify every shard of these stripes.

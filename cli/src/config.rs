@@ -74,6 +74,12 @@ pub struct NodeFile {
     /// Size of a segment file.
     #[serde(default = "default_segment")]
     pub segment: ByteSize,
+    /// Registered memory for repair, while there is something to repair.
+    #[serde(default = "default_repair_memory")]
+    pub repair_memory: ByteSize,
+    /// Bytes a second that repair reads from other nodes; 0 for as many as it can.
+    #[serde(default = "default_repair_bandwidth")]
+    pub repair_bandwidth: ByteSize,
 }
 
 /// One disk.
@@ -86,6 +92,10 @@ pub struct TargetSection {
     pub folder: PathBuf,
     /// What it may fill.
     pub capacity: ByteSize,
+    /// An empty folder means that the disk was lost: it becomes another target at once, under an id that metadata gives. Only for a
+    /// folder that cannot be a mount point whose disk is not mounted.
+    #[serde(default)]
+    pub replace_lost: bool,
 }
 
 /// `tenfour meta --config FILE`.
@@ -108,9 +118,14 @@ pub struct MetaFile {
     /// Whether this replica may found the cluster: true on exactly one, and refused once a cluster exists.
     #[serde(default)]
     pub bootstrap: bool,
+    /// A node that was silent for so long is suspected, milliseconds; half of `node_down_after_ms` by default.
+    pub node_suspect_after_ms: Option<u64>,
     /// A node that was silent for so long is marked down, milliseconds.
     #[serde(default = "default_down_after")]
     pub node_down_after_ms: u64,
+    /// A node that was silent for so long is taken out, and its shards are made anew on others, milliseconds; 0 for never.
+    #[serde(default = "default_out_after")]
+    pub node_out_after_ms: u64,
     /// A file with the root user's keys (`access_key`, `secret_key`), used when the cluster is founded.
     pub credentials_file: Option<PathBuf>,
 }
@@ -175,6 +190,15 @@ fn default_token_memory() -> ByteSize {
 }
 fn default_segment() -> ByteSize {
     ByteSize::mib(64)
+}
+fn default_repair_memory() -> ByteSize {
+    ByteSize::mib(32)
+}
+fn default_repair_bandwidth() -> ByteSize {
+    ByteSize::mib(256)
+}
+fn default_out_after() -> u64 {
+    tenfour_types::limits::NODE_OUT_AFTER_MS
 }
 fn default_index_groups() -> u16 {
     2

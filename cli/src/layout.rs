@@ -186,7 +186,9 @@ impl Layout {
             folder: self.root.join(format!("meta-{number}")).join("data"),
             index_groups: 2,
             bootstrap: number == 1,
+            node_suspect_after_ms: None,
             node_down_after_ms: tenfour_types::limits::NODE_DOWN_AFTER_MS,
+            node_out_after_ms: tenfour_types::limits::NODE_OUT_AFTER_MS,
             credentials_file: Some(self.root.join("credentials")),
         }
     }
@@ -224,9 +226,12 @@ impl Layout {
                 id: number,
                 folder: self.root.join(format!("node-{number:02}")).join("target"),
                 capacity: self.plan.node_capacity,
+                replace_lost: true,
             }],
             staging: ByteSize::mib(96),
             segment: self.wishes.segment,
+            repair_memory: ByteSize::mib(32),
+            repair_bandwidth: ByteSize::mib(256),
         }
     }
 

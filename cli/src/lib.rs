@@ -12,6 +12,7 @@ pub mod process;
 pub mod program;
 pub mod rdma_places;
 pub mod status;
+pub mod stripes;
 pub mod supervisor;
 pub mod table;
 pub mod units;

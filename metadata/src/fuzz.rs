@@ -8,7 +8,7 @@ pub use crate::state::fuzz::{cluster_commands, index_commands, rows};
 
 use crate::api::{
     ClusterAnswer, ClusterQuery, ClusterReply, Envelope, IndexQuery, IndexReply,
-    cluster::Heartbeat,
+    cluster::{Heartbeat, RepairProgress},
     index::{IndexAnswerAt, IndexCommand},
 };
 use crate::client::ReplicaStatus;
@@ -333,7 +333,8 @@ mod tests {
             rack: "r1".into(),
             targets: vec![(TargetId(7), 300)],
         };
-        let heartbeat = Heartbeat { node: NodeId(3), epoch: Epoch(8), poisoned: vec![TargetId(7)] };
+        let repair = RepairProgress { shards_left: 300, bytes_rebuilt: 1 << 33, ..RepairProgress::default() };
+        let heartbeat = Heartbeat { node: NodeId(3), epoch: Epoch(8), poisoned: vec![TargetId(7)], repair };
         let nodes: BTreeMap<u64, Replica> = [(1, Replica { address: "a:1".into(), incarnation: 5 })].into();
         let reply: IndexReply = Ok(IndexDone::Deleted { existed: true });
         let refused: IndexReply = Err(IndexRefusal::Malformed("what".into()));

@@ -2,15 +2,18 @@
 //!
 //! [`Node::start`] opens the targets, registers staging memory, listens, and serves gateways and repairing nodes until
 //! [`Node::shutdown`]. `disk` is the only room that touches files, `target` the only one that knows their formats, `service` the only
-//! one that speaks to peers. The crate knows nothing of buckets, users or S3, and asks metadata nothing: whoever wires it up
-//! registers the node and its heartbeats with [`Node::targets`], [`Node::poisoned`] and [`Node::set_epoch`].
+//! one that peers speak to, `repair` the only one that asks metadata and other nodes ([`Node::repair`]). The crate knows nothing of
+//! buckets, users or S3: whoever wires it up registers the node and its heartbeats with [`Node::targets`], [`Node::poisoned`] and
+//! [`Node::set_epoch`].
 
 pub mod config;
 pub mod disk;
+mod repair;
 mod service;
 pub mod target;
 
-pub use config::{NodeConfig, TargetConfig};
+pub use config::{NodeConfig, RepairConfig, TargetConfig};
+pub use repair::Repair;
 pub use service::STAGING_BYTES_MIN;
 
 use disk::{Disk, RealDisk};
@@ -21,6 +24,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tenfour_metadata::Metadata;
 use target::{OnPoison, OpenError, SUPERBLOCK, Target, TargetSettings};
 use tenfour_rdma::{Buffer, Endpoint};
 use tenfour_types::shard_service::TargetStatus;
@@ -33,6 +37,7 @@ pub struct Node {
     listening: Listening,
     poisoned: watch::Receiver<Vec<TargetId>>,
     unopened: Vec<(TargetId, String)>,
+    config: NodeConfig,
 }
 
 impl Node {
@@ -56,7 +61,7 @@ impl Node {
             .map_err(|_| StartError::Panicked)??;
         let inner = Arc::new(Inner::new(&config, targets));
         let listening = Listening::start(&config, &inner).await?;
-        Ok(Self { inner, listening, poisoned, unopened })
+        Ok(Self { inner, listening, poisoned, unopened, config })
     }
 
     /// Where the shard service listens, with the ports that were chosen.
@@ -96,6 +101,11 @@ impl Node {
     /// An open target, for scrub, repair and garbage collection.
     pub fn target(&self, id: TargetId) -> Option<Arc<Target<Buffer>>> {
         self.inner.targets.get(&id).cloned()
+    }
+
+    /// Repairs what belongs on its targets, from now on, for as long as that is held.
+    pub fn repair(&self, metadata: Metadata) -> Repair {
+        Repair::start(&self.config, &self.inner.targets, metadata)
     }
 
     /// Stops listening, ends the connections, commits what was handed in, closes the targets.

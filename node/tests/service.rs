@@ -58,7 +58,7 @@ impl Cluster {
     }
 
     async fn client(&self, provider: Provider) -> Client {
-        Client::connect(self.node(), provider, &Hello { cluster: CLUSTER, node: NODE }).await.unwrap()
+        Client::connect(self.node(), provider, &Hello { cluster: CLUSTER, node: NODE, stores: true }).await.unwrap()
     }
 
     async fn restart(&mut self) {
@@ -361,7 +361,7 @@ fn peers_of_another_cluster_or_for_another_node_are_refused() {
     run(async |provider| {
         let cluster = Cluster::start(provider).await;
         let others =
-            [Hello { cluster: ClusterId([1; 16]), node: NODE }, Hello { cluster: CLUSTER, node: NodeId(99) }];
+            [(ClusterId([1; 16]), NODE), (CLUSTER, NodeId(99))].map(|(cluster, node)| Hello { cluster, node, stores: true });
         for hello in others {
             let refused = Client::connect(cluster.node(), provider, &hello).await.err();
             assert!(matches!(refused, Some(ConnectError::Rejected)), "{refused:?}");
@@ -380,7 +380,7 @@ fn clients_that_die_at_any_moment_leave_nothing_behind() {
         // Each takes 16 slots of the 30 MiB there are for slots: the third would not get any if the others' were not returned.
         for round in 0..12_u64 {
             let client = loop {
-                let hello = Hello { cluster: CLUSTER, node: NODE };
+                let hello = Hello { cluster: CLUSTER, node: NODE, stores: true };
                 match Client::connect(cluster.node(), provider, &hello).await {
                     Ok(client) if client.slots.len() == 16 => break client,
                     // The one before is still being cleaned up.
@@ -411,7 +411,7 @@ fn a_poisoned_target_answers_so_and_is_reported() {
         let shared = disk.clone();
         let node = Node::start_on(config, move |_| Ok(shared.clone())).await.unwrap();
         let mut client =
-            Client::connect(&node, Provider::Shm, &Hello { cluster: CLUSTER, node: NODE }).await.unwrap();
+            Client::connect(&node, Provider::Shm, &Hello { cluster: CLUSTER, node: NODE, stores: true }).await.unwrap();
         assert_eq!(client.store(1, 4096).await, Ok(()));
         let mut poisoned = node.poisoned();
         assert!(poisoned.borrow_and_update().is_empty());
@@ -435,7 +435,7 @@ fn a_peer_whose_store_died_with_its_thread_is_not_left_waiting() {
         let disk = FaultyDisk::new(&folder.path().join("index"));
         let shared = disk.clone();
         let node = Node::start_on(config(&folder, Provider::Shm), move |_| Ok(shared.clone())).await.unwrap();
-        let hello = Hello { cluster: CLUSTER, node: NODE };
+        let hello = Hello { cluster: CLUSTER, node: NODE, stores: true };
         let mut client = Client::connect(&node, Provider::Shm, &hello).await.unwrap();
         assert_eq!(client.store(1, 4096).await, Ok(()));
         support::settle(&disk);
@@ -498,7 +498,7 @@ fn a_target_that_cannot_be_opened_keeps_no_other_from_being_served() {
         let healthy = |status: &tenfour_types::shard_service::TargetStatus| status.healthy;
         assert_eq!(node.targets().iter().filter(|status| healthy(status)).count(), 1);
         assert_eq!(node.targets().len(), 4);
-        let hello = Hello { cluster: CLUSTER, node: NODE };
+        let hello = Hello { cluster: CLUSTER, node: NODE, stores: true };
         let mut client = Client::connect(&node, provider, &hello).await.unwrap();
         assert_eq!(client.store(1, SHARD_BYTES_MIN).await, Ok(()));
         drop(client);

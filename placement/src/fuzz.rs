@@ -36,9 +36,13 @@ fn ask(map: &ClusterMap, seed: u64) {
     for group in [group, GroupId(u32::MAX)] {
         let row = stripe(map, group);
         let overridden = map.holders(&row, all[13]).collect::<Vec<_>>();
-        assert_eq!(overridden, [row.overrides[0].target]);
+        let lost = |target: &tenfour_types::TargetId| map.is_lost(*target);
+        assert_eq!(overridden.first(), Some(&row.overrides[0].target).filter(|target| !lost(target)));
         let slot = map.row(group).map(|row| row.slot(all[0]));
-        assert_eq!(map.holders(&row, all[0]).count(), slot.map_or(0, |slot| 1 + slot.sources.len()));
+        let chain = slot.into_iter().flat_map(|slot| std::iter::once(&slot.target).chain(&slot.sources));
+        assert_eq!(map.holders(&row, all[0]).count(), chain.filter(|target| !lost(target)).count());
+        let standing = map.standing(&row);
+        assert!(standing.missing <= all.len() && standing.away == row.overrides.len());
     }
 }
 

@@ -19,9 +19,11 @@ pub mod fuzz;
 mod map;
 mod plan;
 mod spread;
+mod standing;
 
 pub use map::{ClusterMap, Node, NodeState, Row, Slot, Target, TargetState};
 pub use plan::{Move, default_group_count, diff, plan, rebalance};
+pub use standing::{Standing, nodes_to_lose};
 
 /// A well mixed number of a few others (the finalizer of `SplitMix64`), the same on every machine.
 pub(crate) fn mix(numbers: &[u64]) -> u64 {

@@ -88,7 +88,8 @@ impl Row {
 pub struct Slot {
     /// Where shards of this index are written, and read first.
     pub target: TargetId,
-    /// While the slot moves: the targets that may still hold shards of it, the latest first; empty when the slot is whole.
+    /// While the slot is not whole: where its shards were before, the latest first, lost targets among them; empty once repair
+    /// has said that all of its shards are on `target`.
     pub sources: Vec<TargetId>,
 }
 
@@ -112,14 +113,24 @@ impl ClusterMap {
     }
 
     /// The targets on which a shard may be found, best first: the stripe's override alone, if it has one, else its
-    /// slot's target and then the earlier ones while the slot moves. They need not be usable.
+    /// slot's target and then the earlier ones while the slot moves. They need not be usable, but none of them is lost.
     pub fn holders(&self, row: &StripeRow, index: ShardIndex) -> impl Iterator<Item = TargetId> {
         let overridden = row.override_of(index);
         let slot = if overridden.is_none() { self.row(row.group).map(|row| row.slot(index)) } else { None };
         let at_home = slot
             .into_iter()
             .flat_map(|slot| std::iter::once(slot.target).chain(slot.sources.iter().copied()));
-        overridden.into_iter().chain(at_home)
+        overridden.into_iter().chain(at_home).filter(|target| !self.is_lost(*target))
+    }
+
+    /// Where a shard belongs: the target of its slot, whatever an override says.
+    pub fn home(&self, row: &StripeRow, index: ShardIndex) -> Option<TargetId> {
+        self.row(row.group).map(|row| row.slot(index).target)
+    }
+
+    /// Whether what a target held is gone for ever.
+    pub fn is_lost(&self, target: TargetId) -> bool {
+        self.targets.get(&target).is_some_and(|target| target.state == TargetState::Poisoned)
     }
 
     /// The number of groups with all 14 targets usable and no slot moving.
@@ -161,11 +172,14 @@ mod tests {
         let mut map = map();
         map.groups[0].slots[2].sources = vec![TargetId(14), TargetId(9)];
         let two = ShardIndex::new(2).unwrap();
-        let holders =
-            |stripe: &StripeRow| map.holders(stripe, two).map(|target| target.0).collect::<Vec<_>>();
-        assert_eq!(holders(&stripe(Vec::new())), [2, 14, 9]);
-        assert_eq!(holders(&stripe(vec![Override { index: two, target: TargetId(7) }])), [7]);
-        assert_eq!(holders(&StripeRow { group: GroupId(99), ..stripe(Vec::new()) }), [0u32; 0]);
+        let holders = |map: &ClusterMap, stripe: &StripeRow| {
+            map.holders(stripe, two).map(|target| target.0).collect::<Vec<_>>()
+        };
+        assert_eq!(holders(&map, &stripe(Vec::new())), [2, 14, 9]);
+        assert_eq!(holders(&map, &stripe(vec![Override { index: two, target: TargetId(7) }])), [7]);
+        assert_eq!(holders(&map, &StripeRow { group: GroupId(99), ..stripe(Vec::new()) }), [0u32; 0]);
+        map.targets.get_mut(&TargetId(14)).unwrap().state = TargetState::Poisoned;
+        assert_eq!(holders(&map, &stripe(Vec::new())), [2, 9], "a lost target is not asked");
     }
 
     #[test]

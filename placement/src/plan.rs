@@ -9,7 +9,7 @@
 //! its repair reads from everybody. Load is slots per weight; the bound on width comes before it. Nothing moves that does not
 //! have to: a slot keeps its position and, unless one of the three steps needs it, its target.
 
-use crate::map::{ClusterMap, Row, Slot, TargetState};
+use crate::map::{ClusterMap, Row, Slot};
 use crate::mix;
 use crate::spread::{Counts, Crowding, Domains};
 use std::cmp::Ordering;
@@ -83,16 +83,16 @@ pub fn rebalance(old: &[Row], map: &ClusterMap) -> Vec<Row> {
     old.iter().zip(&table.rows).map(moved).collect()
 }
 
-/// A slot that goes from where it is to `target`, and the chain of holders that its shards may still be on.
+/// A slot that goes from where it is to `target`, and the chain of those that held its shards. A lost target stays on it, though it
+/// has nothing to give: a chain that is empty would say that the slot is whole.
 fn successor(old: &Slot, target: TargetId, map: &ClusterMap) -> Slot {
     if old.target == target {
         return old.clone();
     }
     let mut seen = BTreeSet::from([target]);
-    let readable =
-        |id: &TargetId| map.targets.get(id).is_some_and(|target| target.state != TargetState::Poisoned);
     let chain = std::iter::once(old.target).chain(old.sources.iter().copied());
-    Slot { target, sources: chain.filter(readable).filter(|&id| seen.insert(id)).collect() }
+    let known = chain.filter(|id| map.targets.contains_key(id));
+    Slot { target, sources: known.filter(|&id| seen.insert(id)).collect() }
 }
 
 /// One slot that moves.

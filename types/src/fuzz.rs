@@ -142,12 +142,14 @@ mod tests {
             flushes: 12,
         };
         let table = ShardTable { payload_bytes: 32 << 10, block_sums: vec![1, u64::MAX] };
-        let hello = Hello { cluster: ClusterId([9; 16]), node: NodeId(3) };
+        let hello = Hello { cluster: ClusterId([9; 16]), node: NodeId(3), stores: true };
+        let fetcher = Hello { stores: false, ..hello.clone() };
         let (request, shards) = (4, vec![shard(0), shard(13)]);
         let fetch = ToNode::Fetch { request, shard: shard(2), offset: 16 << 10, bytes: 5000, into: remote };
         let refused = Err(ShardError::StaleEpoch);
         let seeds = [
             ("hello", hello.to_bytes()),
+            ("hello-of-a-fetcher", fetcher.to_bytes()),
             ("fetch", fetch.to_bytes()),
             ("verify", ToNode::Verify { request, shards }.to_bytes()),
             ("ask-status", ToNode::Status { request }.to_bytes()),

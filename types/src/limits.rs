@@ -59,7 +59,11 @@ pub const KEY_SLOTS: u16 = 1024;
 /// Largest message of the metadata service, bytes. One of the shard service is a SEND of the fabric, which carries 16 KiB.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
+/// A node that was silent for so long is suspected, milliseconds.
+pub const NODE_SUSPECT_AFTER_MS: u64 = 1500;
 /// A node that was silent for so long is marked down, milliseconds.
 pub const NODE_DOWN_AFTER_MS: u64 = 3000;
+/// A node that was silent for so long is taken out, milliseconds: its shards are made anew on others.
+pub const NODE_OUT_AFTER_MS: u64 = 600_000;
 /// A node tells metadata that it lives every so often, milliseconds.
 pub const NODE_HEARTBEAT_MS: u64 = 500;

@@ -20,10 +20,26 @@ pub struct Hello {
     pub cluster: ClusterId,
     /// The node it wants to speak to; a wrong one is refused, so that a reused address is noticed.
     pub node: NodeId,
+    /// Whether it will store shards. Who only fetches, as a repairing node does, is granted no slots and takes no staging memory.
+    pub stores: bool,
 }
 
 impl Wire for Hello {
     const NAME: &'static str = "shard service hello";
+    const VERSION: u8 = 2;
+
+    /// Version 1 is the hello of those who store, version 2 the same of those who do not.
+    fn to_bytes(&self) -> Vec<u8> {
+        let version = if self.stores { 1 } else { 2 };
+        postcard::to_extend(&(self.cluster, self.node), vec![version]).unwrap_or_default()
+    }
+
+    fn from_body(version: u8, body: &[u8]) -> Option<Self> {
+        match postcard::take_from_bytes(body) {
+            Ok(((cluster, node), [])) => Some(Self { cluster, node, stores: version == 1 }),
+            _ => None,
+        }
+    }
 }
 
 /// One shard, wherever it lies.

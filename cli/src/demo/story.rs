@@ -3,9 +3,10 @@
 use super::compare::{Content, List, Stored};
 use super::{Amount, DemoArguments};
 use crate::addresses::free_addresses;
-use crate::admin::{Widths, all_stripes, silent_gateway, widths};
+use crate::admin::{Widths, silent_gateway, widths};
 use crate::cluster::LocalCluster;
 use crate::layout::Wishes;
+use crate::stripes::all_stripes;
 use crate::units::ByteSize;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};

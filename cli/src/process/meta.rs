@@ -43,7 +43,14 @@ fn server_config(file: &MetaFile) -> Result<MetadataServerConfig> {
             enabled: true,
             root: true,
         }),
+        node_suspect_after: suspect_after(file),
         node_down_after: Duration::from_millis(file.node_down_after_ms),
+        node_out_after: (file.node_out_after_ms > 0).then(|| Duration::from_millis(file.node_out_after_ms)),
         ..MetadataServerConfig::new(file.id, cluster, key, peers, file.listen, file.folder.clone())
     })
+}
+
+/// Half the time until it is down, unless said otherwise.
+fn suspect_after(file: &MetaFile) -> Duration {
+    Duration::from_millis(file.node_suspect_after_ms.unwrap_or(file.node_down_after_ms / 2))
 }

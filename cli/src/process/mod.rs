@@ -4,6 +4,7 @@ pub mod codec;
 pub mod gateway;
 pub mod meta;
 pub mod node;
+mod targets;
 
 use crate::supervisor::READY_LINE;
 use anyhow::Result;

@@ -102,6 +102,23 @@ impl Up {
 
     /// Process ids of this cluster by role, from /proc.
     pub fn pids(&self, role: &str) -> Vec<u32> {
+        self.processes(role).into_iter().map(|(pid, _)| pid).collect()
+    }
+
+    /// The process ids of these nodes, by number.
+    pub fn node_pids(&self, numbers: &[u32]) -> Vec<u32> {
+        let folders: Vec<PathBuf> =
+            numbers.iter().map(|number| self.folder.join(format!("node-{number:02}"))).collect();
+        let is_named = |config: &Path| folders.iter().any(|folder| config.starts_with(folder));
+        self.processes("node")
+            .into_iter()
+            .filter(|(_, config)| is_named(config))
+            .map(|(pid, _)| pid)
+            .collect()
+    }
+
+    /// Processes of this cluster by role, with the file that each was configured by.
+    fn processes(&self, role: &str) -> Vec<(u32, PathBuf)> {
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -110,10 +127,9 @@ impl Up {
             let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).into_owned();
             let words: Vec<&str> = command.split('\0').collect();
-            if words.get(1) == Some(&role)
-                && words.get(3).is_some_and(|config| Path::new(config).starts_with(&self.folder))
-            {
-                found.push(pid);
+            let config = words.get(3).map(PathBuf::from).unwrap_or_default();
+            if words.get(1) == Some(&role) && config.starts_with(&self.folder) {
+                found.push((pid, config));
             }
         }
         found

@@ -88,7 +88,7 @@ impl Surroundings {
         Some(Self {
             domain: shared.domain.clone(),
             credits: shared.credits.clone(),
-            hello: Hello { cluster: shared.config.cluster, node: peer.id },
+            hello: Hello { cluster: shared.config.cluster, node: peer.id, stores: true },
             better_every: shared.config.better_every,
         })
     }

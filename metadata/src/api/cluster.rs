@@ -11,7 +11,8 @@ use std::sync::Arc;
 use tenfour_placement::{ClusterMap, NodeState};
 use tenfour_types::limits::ACCESS_KEY_BYTES_MAX;
 use tenfour_types::{
-    BucketId, BucketName, ClusterId, ConfigVersion, Epoch, LeaseId, MetaGroupId, NodeId, TargetId,
+    BucketId, BucketName, ClusterId, ConfigVersion, Epoch, GroupId, LeaseId, MetaGroupId, NodeId, ShardIndex,
+    TargetId,
 };
 use thiserror::Error;
 
@@ -110,6 +111,25 @@ pub enum ClusterCommand {
         /// The fence's number.
         number: u64,
     },
+    /// A target was lost with its folder, and another one takes its place on the same node: which id that one has. The reply is
+    /// [`ClusterDone::Target`], and stays the same until that target was registered. With its registration the lost one is
+    /// poisoned, in one epoch, so that its slots move once.
+    ReplaceTarget {
+        /// The node.
+        node: NodeId,
+        /// Its lost target, or one that this one took the place of.
+        target: TargetId,
+    },
+    /// Repair has found every shard of these slots on the target, by a map whose fences every index group had committed: what
+    /// held them before is needed no more. A slot that has moved since is left as it is.
+    SlotsWhole {
+        /// The target.
+        target: TargetId,
+        /// The map's epoch.
+        epoch: Epoch,
+        /// Its slots.
+        slots: Vec<(GroupId, ShardIndex)>,
+    },
 }
 
 /// The reply to a [`ClusterCommand`].
@@ -131,6 +151,8 @@ pub enum ClusterDone {
         /// What [`ClusterCommand::FinishCloseBucket`] has to repeat.
         round: u64,
     },
+    /// The id of a target to be made.
+    Target(TargetId),
 }
 
 /// A change that was refused; nothing happened.
@@ -290,6 +312,25 @@ pub struct ClusterStatus {
     pub fences_pending: Vec<MetaGroupId>,
     /// Milliseconds since each node was last heard of by the leader.
     pub silent_ms: BTreeMap<NodeId, u64>,
+    /// Nodes that are up and have been silent for longer than they should: they may be slow, or about to be called down.
+    pub suspected: Vec<NodeId>,
+    /// What each node that repairs has told of it last.
+    pub repair: BTreeMap<NodeId, RepairProgress>,
+}
+
+/// How far a node's repair is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RepairProgress {
+    /// Shards that it has yet to find or make anew, as far as it has counted them.
+    pub shards_left: u64,
+    /// Shards that it has made anew since it started.
+    pub shards_rebuilt: u64,
+    /// Their bytes.
+    pub bytes_rebuilt: u64,
+    /// Bytes that it has read from others for that.
+    pub bytes_read: u64,
+    /// Bytes a second that it makes anew now; 0 when it rests.
+    pub bytes_per_second: u64,
 }
 
 /// What a node sends the leader of group 0 every `NODE_HEARTBEAT_MS`. Not a Raft entry: only a change of state becomes one.
@@ -301,6 +342,8 @@ pub struct Heartbeat {
     pub epoch: Epoch,
     /// Targets that it had to take out of service.
     pub poisoned: Vec<TargetId>,
+    /// How far its repair is.
+    pub repair: RepairProgress,
 }
 
 /// What a gateway sends every second while it has news: its watermark for each index group.

@@ -97,6 +97,25 @@ pub enum IndexCommand {
         /// How far.
         watermark: Watermark,
     },
+    /// Repair has stored shards at home that were elsewhere, or lost: their overrides go. Sent by a node under no lease, and not
+    /// recorded: a shard whose override is another one by now, or whose slot has moved since, is left as it is.
+    BringHome {
+        /// The epoch of the map that says where home is: no later than the one that this group was fenced to.
+        epoch: Epoch,
+        /// The shards.
+        shards: Vec<ShardAway>,
+    },
+}
+
+/// A shard that has an override.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ShardAway {
+    /// Its stripe.
+    pub stripe: StripeId,
+    /// Which of the 14.
+    pub index: ShardIndex,
+    /// The target that its override names.
+    pub target: TargetId,
 }
 
 /// A decision of group 0.
@@ -332,6 +351,13 @@ pub enum IndexQuery {
         /// Which of its parts, in their order, from 1 on.
         number: u32,
     },
+    /// As `Stripes`, those rows alone that have overrides.
+    StripesAway {
+        /// After this one.
+        after: Option<StripeId>,
+        /// At most.
+        most: u32,
+    },
 }
 
 /// The answer to an [`IndexQuery`], and when it was true.
@@ -360,7 +386,7 @@ pub enum IndexAnswer {
     Parts(Option<PartView>),
     /// To `IsEmpty`.
     IsEmpty(bool),
-    /// To `Stripes`.
+    /// To `Stripes` and `StripesAway`.
     Stripes(Vec<StripeRow>),
 }
 

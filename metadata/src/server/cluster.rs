@@ -3,7 +3,7 @@
 //! Only reads through [`Cluster::answer`] are linearizable (they come behind a `ReadIndex` round); everything else here is what
 //! this replica has applied so far, and serves as a hint.
 
-use crate::api::cluster::ClusterStatus;
+use crate::api::cluster::{ClusterStatus, RepairProgress};
 use crate::api::{ClusterAnswer, ClusterQuery, Config};
 use crate::raft::Machine;
 use crate::state::{ClusterOverview, cluster_config, cluster_map, query_cluster};
@@ -11,8 +11,8 @@ use crate::table::{Table, TableError};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
-use tenfour_placement::ClusterMap;
+use std::time::{Duration, Instant};
+use tenfour_placement::{ClusterMap, NodeState};
 use tenfour_types::{ConfigVersion, Epoch, NodeId, TargetId};
 use tokio::sync::watch;
 
@@ -38,6 +38,7 @@ pub(super) struct Versions {
 pub(super) struct Heard {
     pub(super) at: Instant,
     pub(super) poisoned: Vec<TargetId>,
+    pub(super) repair: RepairProgress,
 }
 
 pub(super) struct Cluster {
@@ -46,11 +47,13 @@ pub(super) struct Cluster {
     versions: watch::Sender<Versions>,
     /// By node; only the leader is told.
     pub(super) heard: Mutex<BTreeMap<NodeId, Heard>>,
+    suspect_after: Duration,
 }
 
 impl Cluster {
-    pub(super) fn new(machine: Machine) -> Self {
-        Self { machine, view: Mutex::new(None), versions: watch::Sender::default(), heard: Mutex::default() }
+    pub(super) fn new(machine: Machine, suspect_after: Duration) -> Self {
+        let (versions, heard) = (watch::Sender::default(), Mutex::default());
+        Self { machine, view: Mutex::new(None), versions, heard, suspect_after }
     }
 
     /// The answer to a query on a view of the table.
@@ -78,12 +81,18 @@ impl Cluster {
                 let heard = self.heard.lock();
                 let silent_ms =
                     heard.iter().map(|(node, heard)| (*node, heard.at.elapsed().as_millis() as u64));
+                let is_suspect = |(node, heard): &(&NodeId, &Heard)| {
+                    let is_up = view.map.nodes.get(*node).is_some_and(|node| node.state == NodeState::Up);
+                    is_up && heard.at.elapsed() > self.suspect_after
+                };
                 ClusterAnswer::Status(ClusterStatus {
                     cluster,
                     map: Arc::clone(&view.map),
                     leases: view.overview.leases.clone(),
                     fences_pending: view.overview.fences_pending.clone(),
                     silent_ms: silent_ms.collect(),
+                    suspected: heard.iter().filter(is_suspect).map(|(node, _)| *node).collect(),
+                    repair: heard.iter().map(|(node, heard)| (*node, heard.repair)).collect(),
                 })
             }
         })

@@ -3,7 +3,7 @@
 //! Commands and reads of the index groups go straight to their group, without a task of their own; their answers are put into
 //! the connection by whoever has them. Everything rarer runs in a task, so that nothing waits behind it.
 
-use crate::api::cluster::Heartbeat;
+use crate::api::cluster::{Heartbeat, RepairProgress};
 use crate::api::{ClusterCommand, ClusterQuery, IndexQuery};
 use crate::client::status::{GroupStatus, ReplicaStatus};
 use crate::net::{Frame, FrameReader, Hello, Kind, Outbox, Role};
@@ -182,8 +182,9 @@ impl Connection {
     fn heartbeat(&self, id: u64, heartbeat: Heartbeat) {
         if self.core.leads(0) {
             let epoch = self.core.cluster.versions().borrow().epoch;
-            let heard = Heard { at: Instant::now(), poisoned: heartbeat.poisoned };
-            self.core.cluster.heard.lock().insert(heartbeat.node, heard);
+            let Heartbeat { node, poisoned, repair, .. } = heartbeat;
+            let heard = Heard { at: Instant::now(), poisoned, repair };
+            self.core.cluster.heard.lock().insert(node, heard);
             self.outbox.put(|out| Frame::write(out, id, Kind::Done, 0, &epoch));
         } else {
             let failure = Failure::NotLeader(members::leader(&self.core, 0));
@@ -250,8 +251,8 @@ fn hear(core: &Core, node: Option<NodeId>) {
         && core.leads(0)
     {
         let mut heard = core.cluster.heard.lock();
-        heard.entry(node).or_insert_with(|| Heard { at: Instant::now(), poisoned: Vec::new() }).at =
-            Instant::now();
+        let fresh = || Heard { at: Instant::now(), poisoned: Vec::new(), repair: RepairProgress::default() };
+        heard.entry(node).or_insert_with(fresh).at = Instant::now();
     }
 }
 

@@ -19,6 +19,7 @@ use crate::api::User;
 use crate::net::{Hello, Identity as Introduction};
 use crate::raft::{Group, Links, RaftTiming};
 use crate::server::cluster::Cluster;
+use crate::server::detector::Patience;
 use crate::server::peers::Receiving;
 use crate::store::{Database, Writer};
 use futures::future::BoxFuture;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tenfour_rdma::ClusterKey;
 use tenfour_types::Scaled;
-use tenfour_types::limits::NODE_DOWN_AFTER_MS;
+use tenfour_types::limits::{NODE_DOWN_AFTER_MS, NODE_OUT_AFTER_MS, NODE_SUSPECT_AFTER_MS};
 use tenfour_types::{ClusterId, MetaGroupId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -59,8 +60,12 @@ pub struct MetadataServerConfig {
     pub bootstrap: bool,
     /// The first user of a brand-new cluster.
     pub root_user: Option<User>,
+    /// A node that was silent for so long is suspected.
+    pub node_suspect_after: Duration,
     /// A node that was silent for so long is marked down.
     pub node_down_after: Duration,
+    /// A node that was silent for so long is taken out, and its shards are made anew elsewhere; `None`: not without being told.
+    pub node_out_after: Option<Duration>,
     /// The clocks of Raft.
     pub timing: RaftTiming,
     /// Entries that a group's log keeps below its last checkpoint: a replica that was away for no longer than these needs no snapshot.
@@ -87,7 +92,9 @@ impl MetadataServerConfig {
             index_groups: 2,
             bootstrap: false,
             root_user: None,
+            node_suspect_after: Duration::from_millis(NODE_SUSPECT_AFTER_MS),
             node_down_after: Duration::from_millis(NODE_DOWN_AFTER_MS),
+            node_out_after: Some(Duration::from_millis(NODE_OUT_AFTER_MS)),
             timing: RaftTiming::default(),
             log_kept_entries: 2_000,
         }
@@ -99,7 +106,7 @@ pub(crate) struct Core {
     id: u64,
     incarnation: u128,
     peers: BTreeMap<u64, SocketAddr>,
-    node_down_after: Duration,
+    patience: Patience,
     introduction: Introduction,
     hello: Hello,
     links: Arc<Links>,

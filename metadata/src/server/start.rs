@@ -6,6 +6,7 @@ use crate::raft::{
     AnswerCluster, CheckpointDone, Group, GroupConfig, Links, Machine, NetworkFactory, Tables,
 };
 use crate::server::cluster::Cluster;
+use crate::server::detector::Patience;
 use crate::server::peers::Receiving;
 use crate::server::{
     Core, LOOK_EVERY, MetadataServer, MetadataServerConfig, bootstrap, connection, detector, fences,
@@ -113,7 +114,7 @@ pub(super) async fn start(config: MetadataServerConfig) -> Result<MetadataServer
     others.remove(&config.id);
     let links = Arc::new(Links::new(introduction.clone(), others));
     let begun = logs.first().is_some_and(LogStore::is_begun);
-    let cluster = Arc::new(Cluster::new(machines[0].clone()));
+    let cluster = Arc::new(Cluster::new(machines[0].clone(), config.node_suspect_after.scaled()));
     let answer_cluster: AnswerCluster = {
         let cluster = Arc::clone(&cluster);
         Arc::new(move |table: &dyn Table, applied, query: ClusterQuery| cluster.answer(table, applied, query))
@@ -137,7 +138,10 @@ pub(super) async fn start(config: MetadataServerConfig) -> Result<MetadataServer
         id: config.id,
         incarnation: identity.incarnation,
         peers: config.peers.clone(),
-        node_down_after: config.node_down_after.scaled(),
+        patience: Patience {
+            down: config.node_down_after.scaled(),
+            out: config.node_out_after.map(Scaled::scaled),
+        },
         introduction,
         hello,
         links,
@@ -175,6 +179,10 @@ fn check(config: &MetadataServerConfig) -> Result<(), StartError> {
     }
     if !(1..=INDEX_GROUPS_MAX).contains(&config.index_groups) {
         return wrong("there are 1 to 64 index groups");
+    }
+    let (suspect, down) = (config.node_suspect_after, config.node_down_after);
+    if suspect > down || config.node_out_after.is_some_and(|out| down > out) {
+        return wrong("a silent node is suspected before it is down, and down before it is out: raise the later time");
     }
     let root = config.root_user.as_ref().map(|user| user.access_key.len());
     if root.is_some_and(|bytes| !(1..=ACCESS_KEY_BYTES_MAX).contains(&bytes)) {

@@ -2,7 +2,9 @@
 //!
 //! A key that is followed by something else is escaped (0x00 becomes 0x00 0xff, and 0x00 0x00 ends it), which keeps its order.
 
-use tenfour_types::{BucketId, CommandId, Epoch, GroupId, LeaseId, MetaGroupId, ShardIndex, UploadId};
+use tenfour_types::{
+    BucketId, CommandId, Epoch, GroupId, LeaseId, MetaGroupId, ShardIndex, StripeId, TargetId, UploadId,
+};
 
 /// Rows of `Space::State`: the first byte says which.
 pub(super) mod tag {
@@ -18,6 +20,8 @@ pub(super) mod tag {
     pub(in crate::state) const MOVE: u8 = 5;
     /// Index group: the epochs whose moves are kept.
     pub(in crate::state) const MOVE_EPOCHS: u8 = 6;
+    /// Index group: a stripe whose row has overrides.
+    pub(in crate::state) const AWAY: u8 = 7;
 
     /// Cluster group: `Identity`.
     pub(in crate::state) const IDENTITY: u8 = 32;
@@ -37,6 +41,10 @@ pub(super) mod tag {
     pub(in crate::state) const FENCE_DONE: u8 = 39;
     /// Cluster group: number → the id whose reply is kept.
     pub(in crate::state) const REPLY_ORDER: u8 = 40;
+    /// Cluster group: a lost target → the id of the one in its place.
+    pub(in crate::state) const REPLACED: u8 = 41;
+    /// Cluster group: placement group, shard → the epoch in which the slot moved last, as long as it is not whole.
+    pub(in crate::state) const SLOT_MOVED: u8 = 42;
 }
 
 /// Rows of `Space::Uploads`: the first byte says which.
@@ -69,6 +77,27 @@ pub(super) fn bucket_fence(bucket: BucketId) -> Vec<u8> {
 
 pub(super) fn fence_done(group: MetaGroupId) -> Vec<u8> {
     tagged(tag::FENCE_DONE, &group.0.to_be_bytes())
+}
+
+pub(super) fn replaced(target: TargetId) -> Vec<u8> {
+    tagged(tag::REPLACED, &target.0.to_be_bytes())
+}
+
+pub(super) fn slot_moved(group: GroupId, index: ShardIndex) -> Vec<u8> {
+    let mut key = tagged(tag::SLOT_MOVED, &group.0.to_be_bytes());
+    key.push(u8::from(index));
+    key
+}
+
+/// The mark of a stripe that has overrides.
+pub(super) fn away(stripe: StripeId) -> Vec<u8> {
+    tagged(tag::AWAY, &stripe.to_bytes())
+}
+
+/// The inverse of [`away`].
+pub(super) fn parse_away(key: &[u8]) -> Option<StripeId> {
+    let (&tag::AWAY, id) = key.split_first()? else { return None };
+    Some(StripeId::from_bytes(id.try_into().ok()?))
 }
 
 /// Moves of an epoch; with a placement group, those of the group; with a shard, the one.

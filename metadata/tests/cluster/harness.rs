@@ -78,6 +78,7 @@ impl Cluster {
             self.addresses[&id],
             self.folder(id),
         );
+        config.node_suspect_after = Duration::from_millis(500);
         config.node_down_after = Duration::from_millis(1000);
         config.log_kept_entries = self.log_kept_entries;
         config.index_groups = 3;

@@ -2,7 +2,7 @@
 
 use crate::harness::{Cluster, Writer, key, read};
 use std::time::Duration;
-use tenfour_metadata::api::cluster::{ClusterDone, Heartbeat};
+use tenfour_metadata::api::cluster::{ClusterDone, Heartbeat, RepairProgress};
 use tenfour_metadata::api::index::IndexDone;
 use tenfour_metadata::api::{
     ClusterAnswer, ClusterCommand, ClusterQuery, ClusterRefusal, IndexRefusal, ListEntry, ListRequest,
@@ -134,7 +134,8 @@ async fn a_silent_node_is_marked_down_and_up_again_when_it_is_heard() {
         targets: vec![(TargetId(1), 1)],
     };
     metadata.cluster(register.clone()).await.unwrap().unwrap();
-    let beat = || Heartbeat { node, epoch: metadata.map().epoch, poisoned: Vec::new() };
+    let repair = RepairProgress { shards_left: 3, ..RepairProgress::default() };
+    let beat = || Heartbeat { node, epoch: metadata.map().epoch, poisoned: Vec::new(), repair };
     // The state reaches this handle through its own follower.
     let becomes = async |state: NodeState, beating: bool| {
         for _ in 0..100 {

@@ -3,7 +3,7 @@
 use super::Inner;
 use super::session::Session;
 use crate::StartError;
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, REPAIR_BYTES_DEFAULT};
 use crate::target::fetch_buffer_bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,6 +45,9 @@ pub(crate) fn check(config: &NodeConfig) -> Result<(), StartError> {
             "too many slots for each peer: their grants are told in one message of 16 KiB",
         ));
     }
+    if config.repair.memory_bytes < REPAIR_BYTES_DEFAULT {
+        return Err(StartError::Config("the memory for repair is too small: 32 MiB or more"));
+    }
     if (config.segment_bytes as usize) < 4 * RECORD_BYTES_MAX {
         return Err(StartError::Config("a segment is at least 8 MiB long"));
     }
@@ -55,23 +58,6 @@ pub(crate) fn check(config: &NodeConfig) -> Result<(), StartError> {
 fn slots_message_bytes(slots: u16) -> usize {
     let widest = Remote { address: u64::MAX, bytes: u32::MAX, key: u64::MAX };
     FromNode::Slots { slots: vec![widest; usize::from(slots)], epoch: Epoch(u64::MAX) }.to_bytes().len()
-}
-
-fn providers(config: &NodeConfig) -> Vec<tenfour_rdma::Provider> {
-    let mut providers = Vec::new();
-    for provider in config.fabric.iter().map(|at| at.endpoint.provider()) {
-        if !providers.contains(&provider) {
-            providers.push(provider);
-        }
-    }
-    providers
-}
-
-/// Those that need not be had: of no endpoint that is required.
-fn optional(config: &NodeConfig) -> Vec<tenfour_rdma::Provider> {
-    let is_required =
-        |provider| config.fabric.iter().any(|at| at.required && at.endpoint.provider() == provider);
-    providers(config).into_iter().filter(|provider| !is_required(*provider)).collect()
 }
 
 /// The registered memory, and how much of it staging slots may still take.
@@ -87,14 +73,14 @@ impl Staging {
         Self { domain, left_bytes }
     }
 
-    /// Reserves memory for at most `most` slots.
+    /// Reserves memory for at most `most` slots; for none only who wants none.
     fn reserve(&self, most: u16) -> Option<Reserved> {
         let mut slots = 0;
         let taken = self.left_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| {
             slots = most.min(u16::try_from(left / RECORD_BYTES_MAX).unwrap_or(u16::MAX));
             Some(left - usize::from(slots) * RECORD_BYTES_MAX)
         });
-        taken.ok().filter(|_| slots > 0).map(|_| Reserved { staging: self.clone(), slots })
+        taken.ok().filter(|_| slots > 0 || most == 0).map(|_| Reserved { staging: self.clone(), slots })
     }
 }
 
@@ -121,9 +107,9 @@ impl Listening {
     pub(crate) async fn start(config: &NodeConfig, inner: &Arc<Inner>) -> Result<Self, StartError> {
         let name = format!("node-{}", config.node.0);
         let key = config.cluster_key.clone();
-        let mut settings = DomainConfig::carrying(providers(config), &name, key, config.staging_bytes);
+        let mut settings = DomainConfig::carrying(config.providers(), &name, key, config.staging_bytes);
         settings.tunables = config.tunables.clone();
-        let staging = Staging::new(Domain::open_without(settings, &optional(config))?);
+        let staging = Staging::new(Domain::open_without(settings, &config.optional_providers())?);
         let (stop, stopped) = watch::channel(false);
         let mut listening = Self { endpoints: Vec::new(), tasks: Vec::new(), stop };
         for ListenAt { endpoint, required } in &config.fabric {
@@ -194,22 +180,23 @@ async fn accept_all(
 
 /// Lets a peer in, or not, and serves it to its end.
 async fn serve(inner: Arc<Inner>, staging: Staging, incoming: Incoming, stopped: watch::Receiver<bool>) {
-    match Hello::from_bytes(incoming.private_data()) {
-        Ok(hello) if hello == inner.hello => {}
+    let hello = match Hello::from_bytes(incoming.private_data()) {
+        Ok(hello) if (hello.cluster, hello.node) == (inner.cluster, inner.node) => hello,
         Ok(hello) => {
-            tracing::warn!(?hello, ours = ?inner.hello, "a peer wants another node or cluster: refused");
+            let ours = (inner.cluster, inner.node);
+            tracing::warn!(?hello, ?ours, "a peer wants another node or cluster: refused");
             return incoming.reject().await;
         }
         Err(error) => {
             tracing::warn!(%error, "a peer's hello is malformed: refused");
             return incoming.reject().await;
         }
-    }
-    let Some(reserved) = staging.reserve(inner.slots_per_peer) else {
+    };
+    let Some(reserved) = staging.reserve(if hello.stores { inner.slots_per_peer } else { 0 }) else {
         tracing::warn!("no staging memory is left for another peer: refused");
         return incoming.reject().await;
     };
-    match incoming.accept(inner.hello.to_bytes()).await {
+    match incoming.accept(hello.to_bytes()).await {
         Ok(connection) => Session::new(inner, connection, reserved).run(stopped).await,
         Err(error) => tracing::debug!(%error, "a connection was not established"),
     }

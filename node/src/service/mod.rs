@@ -16,8 +16,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tenfour_rdma::Buffer;
-use tenfour_types::shard_service::{Hello, TargetStatus};
-use tenfour_types::{Epoch, TargetId};
+use tenfour_types::shard_service::TargetStatus;
+use tenfour_types::{ClusterId, Epoch, NodeId, TargetId};
 
 /// What all connections share.
 pub(crate) struct Inner {
@@ -25,13 +25,13 @@ pub(crate) struct Inner {
     /// Configured, and not served.
     unopened: Vec<TargetStatus>,
     pub(crate) epoch: AtomicU64,
-    hello: Hello,
+    cluster: ClusterId,
+    node: NodeId,
     slots_per_peer: u16,
 }
 
 impl Inner {
     pub(crate) fn new(config: &NodeConfig, targets: HashMap<TargetId, Arc<Target<Buffer>>>) -> Self {
-        let hello = Hello { cluster: config.cluster, node: config.node };
         let unopened = config.targets.iter().filter(|target| !targets.contains_key(&target.id));
         let unopened = unopened.map(|target| TargetStatus {
             target: target.id,
@@ -42,7 +42,8 @@ impl Inner {
             flushes: 0,
         });
         let (unopened, epoch) = (unopened.collect(), AtomicU64::new(0));
-        Self { targets, unopened, epoch, hello, slots_per_peer: config.slots_per_peer }
+        let NodeConfig { cluster, node, slots_per_peer, .. } = *config;
+        Self { targets, unopened, epoch, cluster, node, slots_per_peer }
     }
 
     pub(crate) fn statuses(&self) -> Vec<TargetStatus> {

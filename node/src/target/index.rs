@@ -209,6 +209,11 @@ impl Index {
         }
     }
 
+    /// The shards whose copies were found damaged, and not stored again since.
+    pub(super) fn damaged(&self) -> Vec<ShardKey> {
+        self.damaged.lock().iter().copied().collect()
+    }
+
     /// Whether the copy was found damaged, forgetting it.
     pub(super) fn take_damaged(&self, key: &ShardKey) -> bool {
         let mut damaged = self.damaged.lock();

@@ -1,4 +1,5 @@
-//! The background thread of a target: zeroes space ahead, makes and recycles segments, writes the index's checkpoints.
+//! The background thread of a target: zeroes space ahead, makes and recycles segments, writes the index's checkpoints, and looks
+//! at the folder when there is nothing else to do.
 //!
 //! Invariant: what it hands to the appender was written and flushed, file and folder, before.
 
@@ -24,8 +25,12 @@ pub(super) struct Maintenance<D: Disk> {
     files: Vec<(u32, D::File)>,
 }
 
+/// A folder that nothing is written to is looked at every so often.
+const FOLDER_LOOK: Duration = Duration::from_secs(1);
+
 enum Work {
     Stop,
+    Look,
     Zero { number: u32, from: u32, to: u32 },
     Prepare,
     Checkpoint(super::index::Frozen),
@@ -41,6 +46,7 @@ impl<D: Disk> Maintenance<D> {
         loop {
             let done = match self.next_work() {
                 Work::Stop => return,
+                Work::Look => self.shared.check_folder().map_err(io::Error::other),
                 Work::Zero { number, from, to } => self.zero(number, from, to),
                 Work::Prepare => self.prepare(),
                 Work::Checkpoint(frozen) => self.checkpoint(&frozen),
@@ -85,12 +91,10 @@ impl<D: Disk> Maintenance<D> {
             if let Some(work) = ahead {
                 return work;
             }
-            if state.full {
-                if space.work.wait_for(&mut state, FULL_RETRY).timed_out() {
-                    state.full = false;
-                }
-            } else {
-                space.work.wait(&mut state);
+            let pause = if state.full { FULL_RETRY } else { FOLDER_LOOK };
+            if space.work.wait_for(&mut state, pause).timed_out() {
+                state.full = false;
+                return Work::Look;
             }
         }
     }

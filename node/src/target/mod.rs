@@ -28,7 +28,7 @@ pub use reader::{FetchAnswer, Fetched, VerifyAnswer, Wanted, fetch_buffer_bytes}
 pub use record::{RecordMemory, ShardKey, Verified};
 pub use segment::{FIRST_RECORD, SegmentHeader, file_name};
 pub use shared::OnPoison;
-pub use superblock::{SUPERBLOCK, Superblock};
+pub use superblock::{SUPERBLOCK, Superblock, superblock_of};
 
 use crate::disk::{BLOCK_BYTES, Disk, Kind};
 use appender::{Append, Appender};
@@ -77,6 +77,7 @@ trait View: Send + Sync {
     fn health(&self) -> &Health;
     fn totals(&self) -> (u64, u64);
     fn kind(&self) -> Kind;
+    fn damaged(&self) -> Vec<ShardKey>;
     fn stop(&self);
 }
 
@@ -89,6 +90,9 @@ impl<D: Disk> View for Arc<Shared<D>> {
     }
     fn kind(&self) -> Kind {
         self.disk.kind()
+    }
+    fn damaged(&self) -> Vec<ShardKey> {
+        self.index.damaged()
     }
     fn stop(&self) {
         self.space.lock().stopping = true;
@@ -242,6 +246,11 @@ impl<M> Target<M> {
     /// How its disk does transfers.
     pub fn disk_kind(&self) -> Kind {
         self.view.kind()
+    }
+
+    /// Shards whose copies were found damaged when they were read, and have not been stored again since.
+    pub fn damaged(&self) -> Vec<ShardKey> {
+        self.view.damaged()
     }
 
     /// Its state for `status`.

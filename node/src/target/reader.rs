@@ -199,8 +199,15 @@ impl<D: Disk, M: RecordMemory> Reader<D, M> {
         let into = scratch.get_mut(..plan.first_bytes).ok_or(ShardError::Damaged)?;
         let read = crate::disk::read_one(&mut self.engine, &plan.file, u64::from(row.offset), into);
         let checked = checked(read, scratch, &plan, self.target).map(drop);
-        if checked == Err(ShardError::Damaged) && self.shared.locate(key) == Ok(row) {
-            self.shared.index.mark_damaged(*key);
+        match checked {
+            Ok(()) => {
+                // What a fetch found was the way to the disk, or has been mended since.
+                self.shared.index.take_damaged(key);
+            }
+            Err(ShardError::Damaged) if self.shared.locate(key) == Ok(row) => {
+                self.shared.index.mark_damaged(*key);
+            }
+            Err(_) => {}
         }
         checked
     }

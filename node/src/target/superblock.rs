@@ -10,8 +10,9 @@
 //! whoever calls that vouches that the target's id was never in use.
 
 use super::errors::OpenError;
-use crate::disk::{AlignedBuffer, BLOCK_BYTES, Disk, Engine, Identity, read_one};
+use crate::disk::{AlignedBuffer, BLOCK_BYTES, Disk, Engine, Identity, RealDisk, read_one};
 use std::io::ErrorKind;
+use std::path::Path;
 use tenfour_erasure::crc64;
 use tenfour_types::{ClusterId, NodeId, TargetId};
 
@@ -100,6 +101,18 @@ impl Fields<'_> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
+    }
+}
+
+/// What the superblock in a folder says, which need not be there. The target may be open meanwhile.
+pub fn superblock_of(folder: &Path) -> Result<Option<Superblock>, OpenError> {
+    let read = || {
+        let disk = RealDisk::open_plain(folder)?;
+        read(&disk, &disk.open(SUPERBLOCK)?)
+    };
+    match read() {
+        Err(OpenError::Disk(error)) if error.kind() == ErrorKind::NotFound => Ok(None),
+        found => found,
     }
 }
 

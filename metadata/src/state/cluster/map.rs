@@ -1,9 +1,10 @@
 //! The cluster map: every change is a new epoch, and a fence of it with the slots that it moves.
 //!
 //! Slots move when shards may live on other targets than before: a target came, one was poisoned, a node was taken out or came
-//! back from being out. A node that is merely down keeps its slots.
+//! back from being out. A node that is merely down keeps its slots. A slot that moved is not whole until repair says so, of the
+//! map in which it moved or of a later one.
 
-use super::Cluster;
+use super::{Cluster, replaced};
 use crate::api::cluster::{ClusterDone, ClusterRefusal, ClusterReply};
 use crate::api::index::{Fence, MOVES_MAX, SlotMove};
 use crate::state::keys::{self, tag};
@@ -12,7 +13,7 @@ use crate::table::{Space, Table, TableError};
 use tenfour_placement::{
     ClusterMap, Node, NodeState, Target, TargetState, default_group_count, diff, plan, rebalance,
 };
-use tenfour_types::{Epoch, NodeId, TargetId};
+use tenfour_types::{Epoch, GroupId, NodeId, ShardIndex, TargetId};
 
 /// Most placement groups: the map is one row, and every gateway and node holds it.
 const GROUPS_MAX: u32 = 1 << 14;
@@ -38,6 +39,7 @@ pub(super) fn register(
         state: NodeState::Up,
     });
     let mut moves = node.rack != rack;
+    let mut made = Vec::new();
     node.endpoints = endpoints.to_vec();
     rack.clone_into(&mut node.rack);
     if node.state == NodeState::Down {
@@ -45,7 +47,7 @@ pub(super) fn register(
     }
     for &(target, weight) in targets {
         let entry = map.targets.entry(target).or_insert_with(|| {
-            moves = true;
+            made.push(target);
             Target { node: id, weight, state: TargetState::Up }
         });
         if entry.node != id {
@@ -53,6 +55,12 @@ pub(super) fn register(
         }
         if entry.state != TargetState::Poisoned {
             entry.weight = weight.max(1);
+        }
+    }
+    moves |= !made.is_empty();
+    for lost in replaced::by(cluster.table, &made)? {
+        if let Some(target) = map.targets.get_mut(&lost) {
+            target.state = TargetState::Poisoned;
         }
     }
     publish(cluster, &old, map, moves)
@@ -77,6 +85,28 @@ pub(super) fn poison(cluster: &mut Cluster<'_>, id: TargetId) -> Result<ClusterR
     let Some(target) = map.targets.get_mut(&id) else { return Ok(Err(ClusterRefusal::TargetRefused(id))) };
     target.state = TargetState::Poisoned;
     publish(cluster, &old, map, true)
+}
+
+/// Repair has found all shards of these slots where they belong.
+pub(super) fn slots_whole(
+    cluster: &mut Cluster<'_>,
+    target: TargetId,
+    epoch: Epoch,
+    slots: &[(GroupId, ShardIndex)],
+) -> Result<ClusterReply, TableError> {
+    let old = load(cluster.table)?;
+    let mut map = old.clone();
+    for &(group, index) in slots {
+        let slot = map.groups.get_mut(group.0 as usize).and_then(|row| row.slots.get_mut(index.get()));
+        let Some(slot) = slot.filter(|slot| slot.target == target) else { continue };
+        let key = keys::slot_moved(group, index);
+        let moved: Option<Epoch> = rows::get(cluster.table, Space::State, &key)?;
+        if moved.is_none_or(|moved| moved <= epoch) {
+            slot.sources.clear();
+            cluster.table.remove(Space::State, &key);
+        }
+    }
+    publish(cluster, &old, map, false)
 }
 
 pub(super) fn build_groups(
@@ -118,6 +148,10 @@ fn publish(
         .into_iter()
         .map(|moved| SlotMove { group: moved.group, index: moved.index, from: moved.from, to: moved.to })
         .collect();
+    for slot in &moved {
+        let key = keys::slot_moved(slot.group, slot.index);
+        rows::put(cluster.table, Space::State, key, &epoch)?;
+    }
     for moves in moved.chunks(MOVES_MAX) {
         cluster.fence(&Fence::Moves { epoch, moves: moves.to_vec() })?;
     }

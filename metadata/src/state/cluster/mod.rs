@@ -7,6 +7,7 @@
 mod buckets;
 mod fences;
 mod map;
+mod replaced;
 
 pub use fences::pending_fences;
 
@@ -153,6 +154,10 @@ impl Cluster<'_> {
             ClusterCommand::GrantLease { holder } => self.grant_lease(holder),
             ClusterCommand::EndLease { lease } => self.end_lease(*lease),
             ClusterCommand::FenceDone { group, number } => fences::committed(self, *group, *number),
+            ClusterCommand::ReplaceTarget { node, target } => replaced::replace(self, *node, *target),
+            ClusterCommand::SlotsWhole { target, epoch, slots } => {
+                map::slots_whole(self, *target, *epoch, slots)
+            }
         }
     }
 

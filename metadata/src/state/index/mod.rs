@@ -9,8 +9,10 @@
 //! Refusals that hold for ever for the same id are not, since the same envelope will always be refused: `StaleConfig` (versions only rise),
 //! `LeaseEnded` (a lease never comes back), `BelowWatermark`, `StaleEpoch`. Their sender sends anew under a new id.
 //!
-//! Fences and watermarks are not recorded either: they only ever raise numbers, so a repeated one changes nothing.
+//! Fences and watermarks are not recorded either: they only ever raise numbers, so a repeated one changes nothing. Nor is what
+//! repair says of shards at home, which compares before it clears.
 
+mod away;
 mod fence;
 mod list;
 mod multipart;
@@ -54,6 +56,9 @@ pub fn apply_index(
         }
         IndexCommand::Watermark { lease, watermark } => {
             fence::watermark(&mut Group { table, head, at_index }, *lease, *watermark)
+        }
+        IndexCommand::BringHome { epoch, shards } => {
+            away::bring_home(&mut Group { table, head, at_index }, *epoch, shards)
         }
         command => {
             let lease = match admit(table, &head, envelope)? {
@@ -144,7 +149,7 @@ fn run(
         IndexCommand::AbortUpload { bucket, key, upload } => {
             multipart::abort(group, id, (*bucket, key), *upload)
         }
-        IndexCommand::Fence { .. } | IndexCommand::Watermark { .. } => {
+        IndexCommand::Fence { .. } | IndexCommand::Watermark { .. } | IndexCommand::BringHome { .. } => {
             Ok(Err(malformed("not a client's command")))
         }
     }

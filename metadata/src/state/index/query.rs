@@ -1,6 +1,6 @@
 //! What can be read in an index group. Every answer is bounded, in rows and so in bytes.
 
-use super::list;
+use super::{away, list};
 use crate::api::index::{
     IndexAnswer, IndexAnswerAt, IndexQuery, ObjectView, Part, PartView, SEGMENTS_MAX, Segment, UploadView,
 };
@@ -37,6 +37,7 @@ pub fn query_index(table: &dyn Table, applied: u64, query: &IndexQuery) -> Resul
         }
         IndexQuery::IsEmpty { bucket } => IndexAnswer::IsEmpty(is_empty(table, *bucket)?),
         IndexQuery::Stripes { after, most } => IndexAnswer::Stripes(stripes(table, *after, *most)?),
+        IndexQuery::StripesAway { after, most } => IndexAnswer::Stripes(away::list(table, *after, *most)?),
     };
     Ok(IndexAnswerAt { config: Head::load(table)?.config, applied, answer })
 }

@@ -8,7 +8,7 @@
 //! where the shard was written: such a shard becomes an override to the target that the older map named. The fence brings the
 //! moves of each epoch; those of the last `MOVE_EPOCHS_MAX` epochs that had any are kept, and what is older is refused.
 
-use super::{Group, malformed, refuse};
+use super::{Group, away, malformed, refuse};
 use crate::api::index::IndexRefusal;
 use crate::state::keys;
 use crate::state::rows::{self, Head, LeaseRow};
@@ -23,6 +23,7 @@ pub(super) struct Admitted(Vec<StripeRow>);
 impl Admitted {
     pub(super) fn write(&self, table: &mut dyn TableMut) -> Result<(), TableError> {
         for row in &self.0 {
+            away::mark(table, row, false)?;
             rows::put(table, Space::Stripes, row.id.to_bytes().to_vec(), row)?;
         }
         Ok(())
@@ -117,7 +118,7 @@ fn admit(
 }
 
 /// The slots of a placement group that have another target now than they had at `epoch`, with the one they had.
-fn moved_since(
+pub(super) fn moved_since(
     table: &dyn Table,
     head: &Head,
     group: GroupId,
@@ -158,6 +159,9 @@ pub(super) fn credit(table: &mut dyn TableMut, extent: &Extent) -> Result<(), Ta
     let Some(mut row): Option<StripeRow> = rows::get(table, Space::Stripes, &key)? else { return Ok(()) };
     row.live_bytes = row.live_bytes.saturating_sub(extent.bytes);
     if row.live_bytes == 0 {
+        let had = !row.overrides.is_empty();
+        row.overrides.clear();
+        away::mark(table, &row, had)?;
         table.remove(Space::Stripes, &key);
         return Ok(());
     }

@@ -12,19 +12,19 @@ fn user(name: &str) -> User {
     User { access_key, secret_key, display_name, enabled: true, root: false }
 }
 
-struct Zero {
-    table: MemoryTable,
+pub(super) struct Zero {
+    pub(super) table: MemoryTable,
     sequence: u64,
 }
 
 impl Zero {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut zero = Self { table: MemoryTable::default(), sequence: 0 };
         let cluster = ClusterId([1; 16]);
         zero.run(ClusterCommand::Bootstrap { cluster, index_groups: 2, root: Some(user("root")) }).unwrap();
         zero
     }
-    fn run(&mut self, command: ClusterCommand) -> ClusterReply {
+    pub(super) fn run(&mut self, command: ClusterCommand) -> ClusterReply {
         self.sequence += 1;
         self.send(self.sequence, &command)
     }
@@ -35,13 +35,13 @@ impl Zero {
         let name = BucketName::new(name).unwrap();
         self.run(ClusterCommand::CreateBucket { name, owner: owner.into(), created_ms: 1 })
     }
-    fn register(&mut self, node: u32, targets: &[u32]) -> ClusterReply {
+    pub(super) fn register(&mut self, node: u32, targets: &[u32]) -> ClusterReply {
         let targets = targets.iter().map(|&target| (TargetId(target), 10)).collect();
         let endpoints = vec![format!("tcp:127.0.0.1:{node}")];
         self.run(ClusterCommand::RegisterNode { node: NodeId(node), endpoints, rack: "r".into(), targets })
     }
     /// Carries the fences of a group to its tables.
-    fn drive(&mut self, group: MetaGroupId, replica: &mut Replica) {
+    pub(super) fn drive(&mut self, group: MetaGroupId, replica: &mut Replica) {
         loop {
             let pending = pending_fences(&self.table, group, 3).unwrap();
             let Some(&(last, _)) = pending.last() else { break };
@@ -53,7 +53,7 @@ impl Zero {
     }
 }
 
-fn bare(group: MetaGroupId) -> Replica {
+pub(super) fn bare(group: MetaGroupId) -> Replica {
     let mut table = MemoryTable::default();
     init_index(&mut table, group).unwrap();
     Replica { table, index: 0, fences: 0 }

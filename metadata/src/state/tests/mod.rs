@@ -5,6 +5,7 @@ mod cluster;
 mod listing;
 mod model;
 mod past;
+mod repair;
 mod stores;
 
 use crate::api::Envelope;
