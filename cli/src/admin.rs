@@ -12,8 +12,8 @@ use tenfour_metadata::Metadata;
 use tenfour_metadata::api::{ClusterCommand, User};
 use tenfour_placement::NodeState;
 use tenfour_rdma::Fabric;
-use tenfour_types::{NodeId, StripeRow};
 use tenfour_types::limits::TOTAL_SHARDS;
+use tenfour_types::{NodeId, StripeRow};
 
 /// Subcommands of `tenfour admin`.
 #[derive(clap::Subcommand, Clone, Debug)]

@@ -236,7 +236,8 @@ mod tests {
 
     #[test]
     fn what_is_below_full_width_is_said_with_what_it_survives() {
-        let width = |below, unreadable, worst| Width { stripes: Some(9), below, unreadable, worst, complete: true };
+        let width =
+            |below, unreadable, worst| Width { stripes: Some(9), below, unreadable, worst, complete: true };
         assert_eq!(stripes_in_words(&width(0, 0, None)), "stripes below full width: 0 of 9");
         let told = stripes_in_words(&width(4, 0, Some(1)));
         assert_eq!(told, "stripes below full width: 4 of 9; the worst survives the loss of 1 more nodes");

@@ -18,7 +18,9 @@ pub async fn all_stripes(metadata: &Metadata) -> Result<Vec<StripeRow>> {
     let mut rows = Vec::new();
     for group in metadata.index_groups() {
         let mut after = None;
-        while let Some(page) = page(metadata, group, IndexQuery::Stripes { after, most: ROWS_PER_QUERY }).await? {
+        while let Some(page) =
+            page(metadata, group, IndexQuery::Stripes { after, most: ROWS_PER_QUERY }).await?
+        {
             after = page.last().map(|row| row.id);
             rows.extend(page);
         }

@@ -257,7 +257,11 @@ impl Cluster {
             if rows.iter().all(|row| map.standing(row).is_full()) {
                 break;
             }
-            assert!(began.elapsed() < HEALED_WITHIN, "{:?}", rows.iter().map(|row| map.standing(row)).collect::<Vec<_>>());
+            assert!(
+                began.elapsed() < HEALED_WITHIN,
+                "{:?}",
+                rows.iter().map(|row| map.standing(row)).collect::<Vec<_>>()
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         let map = self.metadata.refresh_map().await.unwrap();
@@ -305,7 +309,9 @@ fn run<F: Future<Output = ()>>(each: impl Fn(Provider) -> F) {
 }
 
 fn sizes() -> impl Iterator<Item = (u64, usize)> {
-    (0..20).map(|number| (number, [SHARD_BYTES_MIN, 64, 40_000, 100_032][(number % 4) as usize].next_multiple_of(64)))
+    (0..20).map(|number| {
+        (number, [SHARD_BYTES_MIN, 64, 40_000, 100_032][(number % 4) as usize].next_multiple_of(64))
+    })
 }
 
 fn wipe(folder: &Path) {
@@ -350,7 +356,11 @@ fn shards_that_went_elsewhere_come_home_and_a_node_that_stays_away_is_done_witho
     run(async |provider| {
         let mut cluster = Cluster::start(provider).await;
         let repairs = |cluster: &Cluster| {
-            cluster.nodes.values().map(|running| running.node.repair(cluster.metadata.clone())).collect::<Vec<_>>()
+            cluster
+                .nodes
+                .values()
+                .map(|running| running.node.repair(cluster.metadata.clone()))
+                .collect::<Vec<_>>()
         };
         // Two nodes are away while objects are written: their shards go beside others'.
         for node in [3, 9] {
@@ -413,7 +423,9 @@ fn a_copy_that_was_found_damaged_is_made_anew_where_it_is() {
         let node = map.node_of(home).unwrap().0;
         // The object's number is not in the row: its bytes are one of those that were written.
         let rotten: usize = (0..20)
-            .map(|number| rot(&cluster.target_folder(node), &payload(number * 100 + 4, row.shard_bytes())[..64]))
+            .map(|number| {
+                rot(&cluster.target_folder(node), &payload(number * 100 + 4, row.shard_bytes())[..64])
+            })
             .sum();
         assert!(rotten >= 1);
         let repairs: Vec<_> =

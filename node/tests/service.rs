@@ -58,7 +58,9 @@ impl Cluster {
     }
 
     async fn client(&self, provider: Provider) -> Client {
-        Client::connect(self.node(), provider, &Hello { cluster: CLUSTER, node: NODE, stores: true }).await.unwrap()
+        Client::connect(self.node(), provider, &Hello { cluster: CLUSTER, node: NODE, stores: true })
+            .await
+            .unwrap()
     }
 
     async fn restart(&mut self) {
@@ -360,8 +362,11 @@ fn a_peer_that_breaks_the_protocol_loses_its_connection_and_nobody_else_does() {
 fn peers_of_another_cluster_or_for_another_node_are_refused() {
     run(async |provider| {
         let cluster = Cluster::start(provider).await;
-        let others =
-            [(ClusterId([1; 16]), NODE), (CLUSTER, NodeId(99))].map(|(cluster, node)| Hello { cluster, node, stores: true });
+        let others = [(ClusterId([1; 16]), NODE), (CLUSTER, NodeId(99))].map(|(cluster, node)| Hello {
+            cluster,
+            node,
+            stores: true,
+        });
         for hello in others {
             let refused = Client::connect(cluster.node(), provider, &hello).await.err();
             assert!(matches!(refused, Some(ConnectError::Rejected)), "{refused:?}");
@@ -411,7 +416,9 @@ fn a_poisoned_target_answers_so_and_is_reported() {
         let shared = disk.clone();
         let node = Node::start_on(config, move |_| Ok(shared.clone())).await.unwrap();
         let mut client =
-            Client::connect(&node, Provider::Shm, &Hello { cluster: CLUSTER, node: NODE, stores: true }).await.unwrap();
+            Client::connect(&node, Provider::Shm, &Hello { cluster: CLUSTER, node: NODE, stores: true })
+                .await
+                .unwrap();
         assert_eq!(client.store(1, 4096).await, Ok(()));
         let mut poisoned = node.poisoned();
         assert!(poisoned.borrow_and_update().is_empty());

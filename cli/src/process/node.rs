@@ -118,13 +118,7 @@ async fn register(
 }
 
 /// Heartbeats until this process has to end, and why; a metadata service that does not answer is no reason to stop serving shards.
-async fn beat(
-    metadata: &Metadata,
-    node: &Node,
-    repair: &Repair,
-    places: &[Place<'_>],
-    id: NodeId,
-) -> String {
+async fn beat(metadata: &Metadata, node: &Node, repair: &Repair, places: &[Place<'_>], id: NodeId) -> String {
     let mut ticks = interval(Duration::from_millis(NODE_HEARTBEAT_MS).scaled());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut poisoned = node.poisoned();
@@ -139,7 +133,10 @@ async fn beat(
         let replaced = places.iter().find(|place| lost.contains(&place.id) && place.is_to_be_replaced());
         if let Some(place) = replaced {
             let folder = place.section.folder.display();
-            return format!("the folder {folder} of target {} is gone: started again, it becomes another one", place.id);
+            return format!(
+                "the folder {folder} of target {} is gone: started again, it becomes another one",
+                place.id
+            );
         }
         let map = metadata.map();
         if is_out(&map, id) {

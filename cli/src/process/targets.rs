@@ -45,11 +45,7 @@ impl Place<'_> {
 }
 
 /// Finds out which target each folder is; asks metadata for the ids of those that take a lost one's place.
-pub async fn places<'a>(
-    file: &'a NodeFile,
-    map: &ClusterMap,
-    metadata: &Metadata,
-) -> Result<Vec<Place<'a>>> {
+pub async fn places<'a>(file: &'a NodeFile, map: &ClusterMap, metadata: &Metadata) -> Result<Vec<Place<'a>>> {
     if file.targets.is_empty() {
         bail!("the node has no [[target]]");
     }

@@ -109,10 +109,7 @@ mod tests {
     use tenfour_placement::{Node, Target, plan, rebalance};
     use tenfour_types::TargetId;
 
-    const PATIENCE: Patience = Patience {
-            down: Duration::from_secs(3),
-        out: Some(Duration::from_secs(60)),
-    };
+    const PATIENCE: Patience = Patience { down: Duration::from_secs(3), out: Some(Duration::from_secs(60)) };
 
     /// A leader whose clock the test moves, and whose verdicts are done at once.
     struct Leader {
@@ -147,7 +144,10 @@ mod tests {
             for _ in 0..seconds * 2 {
                 self.now += Duration::from_millis(500);
                 let beating: Vec<u32> = self.map.nodes.keys().map(|node| node.0).collect();
-                beating.into_iter().filter(|node| !silent.contains(node)).for_each(|node| self.beat(node, &[]));
+                beating
+                    .into_iter()
+                    .filter(|node| !silent.contains(node))
+                    .for_each(|node| self.beat(node, &[]));
                 self.judge();
             }
         }

@@ -182,7 +182,9 @@ fn check(config: &MetadataServerConfig) -> Result<(), StartError> {
     }
     let (suspect, down) = (config.node_suspect_after, config.node_down_after);
     if suspect > down || config.node_out_after.is_some_and(|out| down > out) {
-        return wrong("a silent node is suspected before it is down, and down before it is out: raise the later time");
+        return wrong(
+            "a silent node is suspected before it is down, and down before it is out: raise the later time",
+        );
     }
     let root = config.root_user.as_ref().map(|user| user.access_key.len());
     if root.is_some_and(|bytes| !(1..=ACCESS_KEY_BYTES_MAX).contains(&bytes)) {

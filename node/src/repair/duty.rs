@@ -116,7 +116,11 @@ mod tests {
         };
         assert_eq!(wanted(&stripe(0, &[])), [(3, 3, None)]);
         assert_eq!(wanted(&stripe(1, &[])), []);
-        assert_eq!(wanted(&stripe(1, &[(5, 9), (6, 3)])), [(5, 5, Some(9))], "what lies here and belongs elsewhere is not");
+        assert_eq!(
+            wanted(&stripe(1, &[(5, 9), (6, 3)])),
+            [(5, 5, Some(9))],
+            "what lies here and belongs elsewhere is not"
+        );
         assert_eq!(wanted(&stripe(0, &[(3, 9)])), [(3, 3, Some(9))]);
         assert_eq!(wanted(&stripe(9, &[(3, 9)])), [], "a row that the map does not know");
     }

@@ -18,7 +18,8 @@ impl Pace {
 
     /// Waits until so many bytes more may be read.
     pub(super) async fn take(&self, bytes: usize) {
-        let Some(nanoseconds) = (bytes as u64).saturating_mul(1_000_000_000).checked_div(self.bytes_per_second)
+        let Some(nanoseconds) =
+            (bytes as u64).saturating_mul(1_000_000_000).checked_div(self.bytes_per_second)
         else {
             return;
         };

@@ -105,9 +105,12 @@ impl Tools {
         let Some(target) = self.targets.get(&wanted.target) else { return false };
         let key = ShardKey { stripe: row.id, index: wanted.index, digest: row.digests[wanted.index.get()] };
         let (answer, answered) = oneshot::channel();
-        target.verify(key, Box::new(move |result| {
-            let _ = answer.send(result);
-        }));
+        target.verify(
+            key,
+            Box::new(move |result| {
+                let _ = answer.send(result);
+            }),
+        );
         matches!(answered.await, Ok(Ok(())))
     }
 
@@ -148,7 +151,8 @@ impl Tools {
                 tracing::error!(stripe = %row.id, %error, "a stripe could not be reconstructed");
                 FetchError::Wrong
             })?;
-            let addressed = lost.iter().zip(records).map(|(wanted, record)| address(&map, &row, *wanted, record));
+            let addressed =
+                lost.iter().zip(records).map(|(wanted, record)| address(&map, &row, *wanted, record));
             addressed.collect::<Option<Vec<_>>>().ok_or(FetchError::Wrong)
         });
         computed.await.map_err(|_| FetchError::Wrong)?
@@ -202,7 +206,9 @@ impl Tools {
         let digest = row.digests[index.get()];
         if let Some(target) = self.targets.get(&holder).filter(|_| start == 0) {
             let key = ShardKey { stripe: row.id, index, digest };
-            return self.fetch_here(target, Range { key, offset: 0, bytes: bytes as u32 }, index, memory).await;
+            return self
+                .fetch_here(target, Range { key, offset: 0, bytes: bytes as u32 }, index, memory)
+                .await;
         }
         let node = self.map.node_of(holder).ok_or(FetchError::Lost)?;
         let link = self.peers.get(node, &self.map).await.ok_or(FetchError::Lost)?;

@@ -52,7 +52,7 @@ impl<D: Disk> Maintenance<D> {
                 Work::Checkpoint(frozen) => self.checkpoint(&frozen),
             };
             if let Err(error) = done {
-                self.shared.health.poison("preparing space", &error);
+                self.shared.health.poison("in the background", &error);
             }
             if self.shared.health.is_poisoned() {
                 let mut state = self.shared.space.lock();

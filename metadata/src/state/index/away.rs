@@ -40,7 +40,9 @@ pub(super) fn bring_home(
     }
     for ShardAway { stripe, index, target } in shards {
         let key = stripe.to_bytes();
-        let Some(mut row): Option<StripeRow> = rows::get(group.table, Space::Stripes, &key)? else { continue };
+        let Some(mut row): Option<StripeRow> = rows::get(group.table, Space::Stripes, &key)? else {
+            continue;
+        };
         let has_moved = || {
             stripes::moved_since(group.table, &group.head, row.group, epoch)
                 .map(|moved| moved.contains_key(index))

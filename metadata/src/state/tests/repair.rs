@@ -125,7 +125,8 @@ fn what_is_whole_is_an_epoch_that_moves_nothing() {
     let slots = moving(&moved, next);
     zero.run(ClusterCommand::SlotsWhole { target: next, epoch: moved.epoch, slots }).unwrap();
     assert_eq!(map(&zero).groups_at_full_width(), 16);
-    let told: Vec<Fence> = pending_fences(&zero.table, GROUP, 99).unwrap().into_iter().map(|(_, told)| told).collect();
+    let told: Vec<Fence> =
+        pending_fences(&zero.table, GROUP, 99).unwrap().into_iter().map(|(_, told)| told).collect();
     assert_eq!(told, [Fence::Epoch(Epoch(moved.epoch.0 + 1))]);
 }
 
@@ -137,7 +138,8 @@ fn away() -> Replica {
     replica.fence(Fence::Moves { epoch: Epoch(5), moves });
     replica.fence(Fence::Epoch(Epoch(5)));
     for sequence in 1..=3 {
-        let mut command = put_command(id(1, sequence), &format!("k{sequence}"), 5, etag(1), Precondition::None);
+        let mut command =
+            put_command(id(1, sequence), &format!("k{sequence}"), 5, etag(1), Precondition::None);
         if let IndexCommand::PutObject { stripes, .. } = &mut command {
             stripes[0].epoch = Epoch(5);
             if sequence < 3 {
@@ -159,9 +161,7 @@ fn stripe_of(sequence: u64) -> StripeId {
 fn listed(replica: &Replica, after: Option<StripeId>, most: u32) -> Vec<(StripeId, Vec<usize>)> {
     let query = IndexQuery::StripesAway { after, most };
     let IndexAnswer::Stripes(rows) = query_index(&replica.table, 1, &query).unwrap().answer else { panic!() };
-    rows.iter()
-        .map(|row| (row.id, row.overrides.iter().map(|away| away.index.get()).collect()))
-        .collect()
+    rows.iter().map(|row| (row.id, row.overrides.iter().map(|away| away.index.get()).collect())).collect()
 }
 
 fn home(epoch: u64, shards: &[(u64, usize, u32)]) -> IndexCommand {
@@ -184,7 +184,10 @@ fn an_override_goes_when_it_is_the_one_that_repair_saw_and_home_is_where_it_was(
     // Another override, no such stripe, a stripe without overrides, and a slot that moved in between.
     assert_eq!(send(home(5, &[(1, 3, 78), (9, 3, 77), (3, 3, 77)])), Ok(IndexDone::Done));
     assert_eq!(send(home(4, &[(1, 4, 78)])), Ok(IndexDone::Done));
-    assert!(matches!(send(home(6, &[(1, 3, 77)])), Err(IndexRefusal::Malformed(_))), "not fenced to that map");
+    assert!(
+        matches!(send(home(6, &[(1, 3, 77)])), Err(IndexRefusal::Malformed(_))),
+        "not fenced to that map"
+    );
     assert_eq!(listed(&replica, None, 9), both);
 
     let mut send = |command| replica.run(id(0, 0), command);
