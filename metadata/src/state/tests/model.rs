@@ -129,7 +129,9 @@ impl Model {
                 self.put(key, manifest);
                 Ok(IndexDone::Completed { version: manifest.version, etag: manifest.etag })
             }
-            IndexCommand::Fence { .. } | IndexCommand::Watermark { .. } => panic!("not sent by clients"),
+            IndexCommand::Fence { .. } | IndexCommand::Watermark { .. } | IndexCommand::BringHome { .. } => {
+                panic!("not sent by clients")
+            }
         }
     }
 
