@@ -58,6 +58,11 @@ impl Gather {
         self.passed_over.iter().any(|over| (over.index, over.target) == (index, target))
     }
 
+    /// Whether repair has yet to bring the shards of this slot to where they belong: they need not be there.
+    fn is_moving(&self, index: ShardIndex) -> bool {
+        self.map.row(self.row.group).is_some_and(|row| !row.slot(index).sources.is_empty())
+    }
+
     /// Whether a shard that cannot be asked for may be there in a moment: on a node that lives, as far as the map knows.
     fn may_come_back(&self, index: ShardIndex) -> bool {
         let is_final = |target| {
@@ -100,6 +105,7 @@ impl Gather {
         if let Failure::Refused(
             error @ (ShardError::Damaged | ShardError::NotFound | ShardError::UnknownTarget),
         ) = failure
+            && !(self.is_moving(index) && error != ShardError::Damaged)
         {
             count(&self.inner.counters.bad_shards);
             tracing::warn!(stripe = %self.row.id, %index, %target, %error, "a bad shard is read around; repair will find it");

@@ -221,12 +221,12 @@ mod tests {
         part_command, put_command, put_envelope,
     };
     use super::*;
-    use crate::api::index::{ListRequest, Precondition, SlotMove, Watermark};
+    use crate::api::index::{ListRequest, Precondition, ShardAway, SlotMove, Watermark};
     use crate::fuzz::replay::replay;
     use tenfour_placement::NodeState;
     use tenfour_types::{
-        Body, BucketId, BucketName, ClusterId, ETag, Epoch, GroupId, Headers, NodeId, ShardIndex, TargetId,
-        UploadId,
+        Body, BucketId, BucketName, ClusterId, ETag, Epoch, GroupId, Headers, NodeId, ShardIndex, StripeId,
+        TargetId, UploadId,
     };
 
     fn story(steps: &[Vec<u8>]) -> Vec<u8> {
@@ -313,6 +313,19 @@ mod tests {
             put(10, "k", 7),
             fence(9, Fence::BucketRemoved(BucketId(3))),
         ]);
+        let away = ShardAway {
+            stripe: StripeId { meta_group: GROUP, lease: LeaseId(1), counter: 1000 },
+            index: moved.index,
+            target: moved.from,
+        };
+        let home = story(&[
+            fence(3, Fence::Moves { epoch: Epoch(2), moves: vec![moved] }),
+            fence(4, Fence::Epoch(Epoch(2))),
+            put(1, "k", 5),
+            query(&IndexQuery::StripesAway { after: None, most: 9 }),
+            command(0, IndexCommand::BringHome { epoch: Epoch(2), shards: vec![away] }),
+            query(&IndexQuery::StripesAway { after: None, most: 9 }),
+        ]);
         // What once stopped every replica: a client may name any fence.
         let short_slots = story(&[fence(3, Fence::Slots(vec![GROUP])), put(1, "k", 5)]);
         let conditions = [Precondition::Absent, Precondition::Present, Precondition::Match(vec![etag(1)])];
@@ -326,6 +339,7 @@ mod tests {
             ("objects", objects),
             ("uploads", uploads),
             ("fences", fences),
+            ("home", home),
             ("short-slots", short_slots),
             ("conditions", story(&conditions)),
         ];
@@ -371,7 +385,7 @@ mod tests {
             of(ClusterCommand::FenceDone { group: MetaGroupId(2), number: 3 }),
         ]);
         let nodes = story(&[
-            of(bootstrap),
+            of(bootstrap.clone()),
             of(register(1)),
             of(register(2)),
             of(ClusterCommand::BuildGroups { count: Some(2) }),
@@ -381,7 +395,28 @@ mod tests {
             of(ClusterCommand::SetNodeState { node: NodeId(3), state: NodeState::Down }),
             of(register(3)),
         ]);
-        replay("metadata_cluster_commands", cluster_commands, &[("buckets", buckets), ("nodes", nodes)]);
+        let successor = TargetId(1_000_000);
+        let again = ClusterCommand::RegisterNode {
+            node: NodeId(2),
+            endpoints: vec!["tcp:127.0.0.1:2".into()],
+            rack: "r".into(),
+            targets: vec![(successor, 10)],
+        };
+        let slots = [0, 1]
+            .map(GroupId)
+            .into_iter()
+            .flat_map(|group| ShardIndex::all().map(move |index| (group, index)));
+        let repair = story(&[
+            of(bootstrap),
+            of(register(1)),
+            of(register(2)),
+            of(ClusterCommand::BuildGroups { count: Some(2) }),
+            of(ClusterCommand::ReplaceTarget { node: NodeId(2), target: TargetId(2) }),
+            of(again),
+            of(ClusterCommand::SlotsWhole { target: successor, epoch: Epoch(4), slots: slots.collect() }),
+        ]);
+        let seeds = [("buckets", buckets), ("nodes", nodes), ("repair", repair)];
+        replay("metadata_cluster_commands", cluster_commands, &seeds);
     }
 
     #[test]

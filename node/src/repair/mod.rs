@@ -104,19 +104,13 @@ enum RoundError {
 
 impl Worker {
     async fn run(self) {
-        // What an earlier life of this node left undone has left no other trace.
-        let mut thorough = true;
         loop {
             let epoch = self.metadata.map().epoch;
-            let outcome = Round { worker: &self, thorough }.run().await;
+            let outcome = Round { worker: &self }.run().await;
             self.counters.rest();
             let pause = match outcome {
-                Ok(Outcome::Done) => {
-                    thorough = false;
-                    LOOK_EVERY
-                }
                 Ok(Outcome::Later) => TRY_AGAIN,
-                Ok(Outcome::NotAll) => LOOK_EVERY,
+                Ok(Outcome::Done | Outcome::NotAll) => LOOK_EVERY,
                 Err(error) => {
                     tracing::warn!(%error, "repair goes on later");
                     LOOK_EVERY

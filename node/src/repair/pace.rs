@@ -18,18 +18,18 @@ impl Pace {
 
     /// Waits until so many bytes more may be read.
     pub(super) async fn take(&self, bytes: usize) {
-        let Some(nanoseconds) =
-            (bytes as u64).saturating_mul(1_000_000_000).checked_div(self.bytes_per_second)
-        else {
-            return;
-        };
-        let start = {
-            let mut next = self.next.lock();
-            let start = (*next).max(Instant::now());
-            *next = start + Duration::from_nanos(nanoseconds);
-            start
-        };
-        sleep_until(start).await;
+        if let Some(turn) = self.turn(bytes, Instant::now()) {
+            sleep_until(turn).await;
+        }
+    }
+
+    /// When so many bytes more may be read; those after them have to wait for as long as these take.
+    fn turn(&self, bytes: usize, now: Instant) -> Option<Instant> {
+        let nanoseconds = (bytes as u64).saturating_mul(1_000_000_000).checked_div(self.bytes_per_second)?;
+        let mut next = self.next.lock();
+        let turn = (*next).max(now);
+        *next = turn + Duration::from_nanos(nanoseconds);
+        Some(turn)
     }
 }
 
@@ -37,20 +37,15 @@ impl Pace {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn bytes_go_at_their_pace_and_rest_is_not_saved_up() {
-        let began = Instant::now();
+    #[test]
+    fn bytes_go_at_their_pace_and_rest_is_not_saved_up() {
         let pace = Pace::new(1000);
-        for _ in 0..5 {
-            pace.take(500).await;
-        }
-        assert_eq!(began.elapsed(), Duration::from_secs(2), "the last one is on its way");
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        let began = Instant::now();
-        for _ in 0..3 {
-            pace.take(1000).await;
-        }
-        assert_eq!(began.elapsed(), Duration::from_secs(2));
-        Pace::new(0).take(usize::MAX).await;
+        let (began, half) = (Instant::now(), Duration::from_millis(500));
+        let turns: Vec<_> = (0..5).filter_map(|_| pace.turn(500, began)).collect();
+        assert_eq!(turns, (0..5).map(|before| began + half * before).collect::<Vec<_>>());
+        let later = began + Duration::from_secs(60);
+        let turns: Vec<_> = (0..3).filter_map(|_| pace.turn(1000, later)).collect();
+        assert_eq!(turns, (0..3).map(|before| later + 2 * half * before).collect::<Vec<_>>());
+        assert_eq!(Pace::new(0).turn(usize::MAX, began), None);
     }
 }

@@ -44,15 +44,13 @@ pub(super) enum Outcome {
 
 pub(super) struct Round<'a> {
     pub(super) worker: &'a Worker,
-    /// Look at all rows, whatever the map says.
-    pub(super) thorough: bool,
 }
 
 impl Round<'_> {
     pub(super) async fn run(self) -> Result<Outcome, RoundError> {
         let worker = self.worker;
         let mut damaged = self.damaged().await?;
-        let is_quiet = !self.thorough && damaged.is_empty() && !self.has_moving(&worker.metadata.map());
+        let is_quiet = damaged.is_empty() && !self.has_moving(&worker.metadata.map());
         if is_quiet && self.is_nothing_away().await? {
             worker.counters.set_left(0);
             return Ok(Outcome::Done);
@@ -65,14 +63,18 @@ impl Round<'_> {
             return Ok(Outcome::Later);
         }
         let duty = Duty::new(&map, self.healthy());
-        let which = if self.thorough || !duty.moving().is_empty() { Which::All } else { Which::Away };
+        let which = if duty.moving().is_empty() { Which::Away } else { Which::All };
         let (mut shards, ranks) = self.survey(&duty, which).await?;
         shards += damaged.iter().map(|job| job.wanted.len() as u64).sum::<u64>();
-        worker.counters.begin(shards);
-        let mut work = Work::new(worker, &map)?;
-        if shards > 0 {
-            tracing::info!(shards, slots = duty.moving().len(), epoch = %map.epoch, "repair begins");
+        if shards == 0 {
+            // That was a walk too, and it met no row whose shard could be missing.
+            self.say_whole(&duty, &HashSet::new(), map.epoch).await?;
+            worker.counters.set_left(0);
+            return Ok(Outcome::Done);
         }
+        worker.counters.begin(shards);
+        tracing::info!(shards, slots = duty.moving().len(), epoch = %map.epoch, "repair begins");
+        let mut work = Work::new(worker, &map)?;
         let done = match work.walk_all(&duty, which, &ranks).await {
             Ok(()) => work.mend(std::mem::take(&mut damaged)).await,
             walked => walked,
@@ -81,9 +83,7 @@ impl Round<'_> {
         done?;
         self.say_whole(&duty, &work.unfinished, map.epoch).await?;
         worker.counters.set_left(work.failed);
-        if shards > 0 {
-            tracing::info!(left = work.failed, "repair has come through");
-        }
+        tracing::info!(left = work.failed, "repair has come through");
         Ok(if work.failed == 0 { Outcome::Done } else { Outcome::NotAll })
     }
 
