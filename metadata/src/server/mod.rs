@@ -60,7 +60,7 @@ pub struct MetadataServerConfig {
     pub bootstrap: bool,
     /// The first user of a brand-new cluster.
     pub root_user: Option<User>,
-    /// A node that was silent for so long is suspected.
+    /// A node that was silent for so long is suspected, unless it is down by then.
     pub node_suspect_after: Duration,
     /// A node that was silent for so long is marked down.
     pub node_down_after: Duration,
