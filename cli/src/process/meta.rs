@@ -29,6 +29,13 @@ fn server_config(file: &MetaFile) -> Result<MetadataServerConfig> {
             number.parse::<u64>().with_context(|| format!("peers: {number:?} is not a replica's number"))?;
         Ok((number, *address))
     };
+    if file.node_out_after_ms > 0 && file.node_out_after_ms < file.node_down_after_ms {
+        bail!(
+            "node_out_after_ms = {} is less than node_down_after_ms = {}: a node is down before it is out; raise it, or set 0 for never",
+            file.node_out_after_ms,
+            file.node_down_after_ms
+        );
+    }
     let root_user =
         file.credentials_file.as_ref().map(|path| config::read::<Credentials>(path)).transpose()?;
     let peers = file.peers.iter().map(number).collect::<Result<BTreeMap<_, _>>>()?;

@@ -64,7 +64,8 @@ pub struct MetadataServerConfig {
     pub node_suspect_after: Duration,
     /// A node that was silent for so long is marked down.
     pub node_down_after: Duration,
-    /// A node that was silent for so long is taken out, and its shards are made anew elsewhere; `None`: not without being told.
+    /// A node that is down and was silent for so long is taken out, and its shards are made anew elsewhere; `None`: not without being
+    /// told.
     pub node_out_after: Option<Duration>,
     /// The clocks of Raft.
     pub timing: RaftTiming,

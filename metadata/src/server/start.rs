@@ -180,9 +180,6 @@ fn check(config: &MetadataServerConfig) -> Result<(), StartError> {
     if !(1..=INDEX_GROUPS_MAX).contains(&config.index_groups) {
         return wrong("there are 1 to 64 index groups");
     }
-    if config.node_out_after.is_some_and(|out| config.node_down_after > out) {
-        return wrong("a silent node is down before it is out: raise the time until it is out");
-    }
     let root = config.root_user.as_ref().map(|user| user.access_key.len());
     if root.is_some_and(|bytes| !(1..=ACCESS_KEY_BYTES_MAX).contains(&bytes)) {
         return wrong("the root user's access key has 1 to 128 bytes");
