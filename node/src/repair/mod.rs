@@ -5,7 +5,7 @@
 //! by side. Three kinds of shards are looked for: those of slots that moved here and are not whole yet, those that went elsewhere when
 //! they were written ([`tenfour_types::Override`]), and copies here that were found damaged when somebody read them. Stripes that survive the fewest further losses come first.
 //!
-//! **Why it is safe** beside PUT, overwrite, DELETE and another change of the map is told in `docs/adr/0004-repair.md`. In short: a
+//! **Why it is safe** beside PUT, overwrite, DELETE and another change of the map is told in `docs/adr/0005-repair.md`. In short: a
 //! look at the stripe table counts only when every index group had committed the map's fences before it began; a shard is
 //! immutable and found by its digest, so that the same one stored twice is one; and both words that repair says to metadata
 //! (these slots are whole, these shards are at home) are compared with what is there, and with the epoch in which the slot moved
