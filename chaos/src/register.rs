@@ -67,7 +67,7 @@ pub fn check(records: &[&Record]) -> Verdict {
             open.insert(number);
             continue;
         }
-        let record = || Box::new(operations.get(number).map(|it| it.record.clone()).unwrap_or_else(nobody));
+        let record = || Box::new(operations.get(number).map_or_else(nobody, |it| it.record.clone()));
         let Some(reached) = reach(&operations, &open, now, number) else {
             return Verdict::Undecided(record());
         };
@@ -186,13 +186,13 @@ fn reach(
 /// Drops a situation when another, in the same state and with the same of those operations that will be answered, used fewer of the others.
 fn without_dominated(situations: Vec<Situation>, operations: &[Operation<'_>]) -> HashSet<Situation> {
     let returns = |number: &usize| operations.get(*number).is_some_and(|operation| operation.returns);
-    let mut groups: HashMap<(Option<Value>, BTreeSet<usize>), Vec<BTreeSet<usize>>> = HashMap::new();
+    let mut groups: HashMap<Situation, Vec<BTreeSet<usize>>> = HashMap::new();
     for Situation { state, happened } in situations {
         let (answered, unknown) = happened.into_iter().partition(returns);
-        groups.entry((state, answered)).or_default().push(unknown);
+        groups.entry(Situation { state, happened: answered }).or_default().push(unknown);
     }
     let mut kept = HashSet::new();
-    for ((state, answered), mut unknown) in groups {
+    for (Situation { state, happened: answered }, mut unknown) in groups {
         unknown.sort_by_key(BTreeSet::len);
         let mut least: Vec<BTreeSet<usize>> = Vec::new();
         for used in unknown {

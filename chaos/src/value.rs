@@ -22,7 +22,7 @@ impl Value {
     /// The `sequence`-th value of `client`, `bytes` long: at least [`BYTES_MIN`], less than 16 MiB.
     pub fn new(client: u16, sequence: u32, bytes: u64) -> Self {
         let client = u64::from(client) << (LENGTH_BITS + SEQUENCE_BITS);
-        let sequence = u64::from(sequence) % (1 << SEQUENCE_BITS) << LENGTH_BITS;
+        let sequence = (u64::from(sequence) % (1 << SEQUENCE_BITS)) << LENGTH_BITS;
         Self(client | sequence | bytes.clamp(BYTES_MIN, (1 << LENGTH_BITS) - 1))
     }
 
