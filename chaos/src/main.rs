@@ -29,17 +29,28 @@ enum Command {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
-    let broken = match Arguments::parse().command {
-        Command::Run(arguments) => run::run(arguments).await?,
+async fn main() -> ExitCode {
+    match play(Arguments::parse().command).await {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("tenfour-chaos: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Does it; returns how many promises were broken.
+async fn play(command: Command) -> Result<usize> {
+    match command {
+        Command::Run(arguments) => run::run(arguments).await,
         Command::Check { history } => {
             let found = check::check(&history::load(&history)?);
             for violation in &found {
                 println!("{} at {:.3} s: {}", violation.invariant, violation.at as f64 / 1e6, violation.text);
             }
             println!("{} violations", found.len());
-            found.len()
+            Ok(found.len())
         }
-    };
-    Ok(if broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
 }
