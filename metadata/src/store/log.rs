@@ -47,8 +47,12 @@ impl Log {
 }
 
 impl LogStore {
+    /// Who led when this replica ended leads no more: openraft would take the leadership up again at once, by its old term, and what
+    /// it then knows to be committed is what its table held. What was acknowledged after that would be missing from reads that are
+    /// called linearizable. The vote itself stays.
     pub(crate) fn new(group: u16, database: Arc<Database>, writer: Writer, loaded: Loaded) -> Self {
         let Loaded { vote, purged, last, newest } = loaded;
+        let vote = vote.map(|vote| Vote { committed: false, ..vote });
         let log = Log { vote, purged, last: last.or(purged), cached: newest };
         Self { group, database, writer, log: Arc::new(Mutex::new(log)), appended_bytes: Arc::default() }
     }

@@ -75,6 +75,18 @@ mod reopened {
     }
 
     #[tokio::test]
+    async fn a_leader_that_starts_again_has_voted_and_leads_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, machine) = open(folder.path(), 1);
+        log.save_vote(&Vote::new_committed(3, 1)).await.unwrap();
+        assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new_committed(3, 1)));
+        drop((log, machine));
+        released(folder.path()).await;
+        let (mut log, _machine) = open(folder.path(), 1);
+        assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new(3, 1)));
+    }
+
+    #[tokio::test]
     async fn a_log_is_as_it_was_when_it_is_opened_again() {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path()).await;
