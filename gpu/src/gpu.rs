@@ -1,4 +1,4 @@
-//! [`Gpu`]: the first CUDA device of this machine as a codec, with the processor's beside it.
+//! [`Gpu`]: the first CUDA device of this machine, and a codec of it and the processor together.
 
 use std::any::Any;
 use std::fmt;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use tenfour_erasure::{BlockSums, Codec, CodecError, Rebuilt, Source};
-use tenfour_types::limits::{DATA_SHARDS, PARITY_SHARDS, SHARD_BYTES_MAX, TOTAL_SHARDS};
+use tenfour_erasure::{Codec, CodecError};
+use tenfour_types::limits::{DATA_SHARDS, SHARD_BYTES_MAX, TOTAL_SHARDS};
 
 use crate::choice::{Choice, Costs, When};
 use crate::codec::DeviceCodec;
@@ -32,10 +32,10 @@ pub struct OpenError {
     pub found: Probe,
 }
 
-/// A codec that gives stripes to the GPU where that costs less, and to the processor otherwise and when the GPU fails.
+/// The device, and the codec that gives it stripes.
 #[derive(Debug)]
 pub struct Gpu {
-    choice: Choice<Cuda>,
+    choice: Arc<Choice<Cuda>>,
     module: Arc<Module>,
     counters: Arc<Counters>,
 }
@@ -69,7 +69,14 @@ impl Gpu {
             module.recv().map_err(|_| OpenError { reason: "its thread has ended".to_owned(), found })?;
         let counters = Arc::<Counters>::default();
         let codec = DeviceCodec::new(engine, cpu, counters.clone());
-        Ok(Self { choice: Choice::new(codec, when, processors, counters.clone()), module, counters })
+        let choice = Arc::new(Choice::new(codec, when, processors, counters.clone()));
+        Ok(Self { choice, module, counters })
+    }
+
+    /// The codec that gives a stripe to the device where that costs less, and to the processor otherwise and when the device fails.
+    #[must_use]
+    pub fn codec(&self) -> Arc<dyn Codec> {
+        self.choice.clone()
     }
 
     /// The device's name.
@@ -258,47 +265,6 @@ impl Drop for PinnedStripes<'_> {
                 std::mem::forget(memory);
             }
         }
-    }
-}
-
-impl Codec for Gpu {
-    fn name(&self) -> &'static str {
-        self.choice.name()
-    }
-
-    fn encode(
-        &self,
-        data: &[&[u8]; DATA_SHARDS],
-        parity: &mut [&mut [u8]; PARITY_SHARDS],
-        sums: Option<&mut [BlockSums; TOTAL_SHARDS]>,
-    ) -> Result<(), CodecError> {
-        self.choice.encode(data, parity, sums)
-    }
-
-    fn reconstruct(
-        &self,
-        present: &[Option<&[u8]>; TOTAL_SHARDS],
-        rebuild: &mut [(usize, &mut [u8])],
-    ) -> Result<(), CodecError> {
-        self.choice.reconstruct(present, rebuild)
-    }
-
-    fn reconstruct_verified(
-        &self,
-        present: &[Option<Source<'_>>; TOTAL_SHARDS],
-        rebuild: &mut [Rebuilt<'_>],
-    ) -> Result<(), CodecError> {
-        self.choice.reconstruct_verified(present, rebuild)
-    }
-
-    fn update(
-        &self,
-        index: usize,
-        old: &[u8],
-        new: &[u8],
-        parity: &mut [&mut [u8]; PARITY_SHARDS],
-    ) -> Result<(), CodecError> {
-        self.choice.update(index, old, new, parity)
     }
 }
 

@@ -1,6 +1,6 @@
 //! tenfour: the 10+4 code on CUDA, found at run time.
 //!
-//! [`Gpu`] is a [`Codec`](tenfour_erasure::Codec) that gives each stripe to the device or to the processor, whichever does it for
+//! [`Gpu::codec`] is a [`Codec`](tenfour_erasure::Codec) that gives each stripe to the device or to the processor, whichever does it for
 //! less, and to the processor alone from the moment at which the device fails. [`probe`] says what there is.
 //!
 //! **Nothing here has run on a GPU yet.** The kernels' source, compiled for the processor, and the shipped PTX, executed by an

@@ -9,7 +9,7 @@ use tenfour_gpu::{Gpu, When};
 /// The codec of a gateway.
 pub struct Encoder {
     codec: Arc<dyn Codec>,
-    gpu: Option<Arc<Gpu>>,
+    gpu: Option<Gpu>,
 }
 
 /// Says now, and not in a log, what cannot be had on this machine.
@@ -25,10 +25,7 @@ pub fn check(name: &str) -> Result<()> {
 pub fn open(name: &str) -> Result<Encoder> {
     let cpu = tenfour_erasure::best;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let on_gpu = |gpu: Gpu| {
-        let gpu = Arc::new(gpu);
-        Encoder { codec: gpu.clone(), gpu: Some(gpu) }
-    };
+    let on_gpu = |gpu: Gpu| Encoder { codec: gpu.codec(), gpu: Some(gpu) };
     match name {
         "cpu" => Ok(on_cpu(cpu(), "codec = cpu")),
         "gpu" => Gpu::open(cpu(), When::Always, processors).map(on_gpu).context("codec = gpu"),
@@ -67,14 +64,16 @@ impl Encoder {
             tracing::warn!(%error, "the GPU cannot read the pool where it is: stripes are copied for it");
         }
         match gpu.measure() {
-            Ok(costs) => tracing::info!(codec = gpu.name(), %gpu, %costs, "encoding on the GPU and the CPU"),
+            Ok(costs) => {
+                tracing::info!(codec = self.codec.name(), %gpu, %costs, "encoding on the GPU and the CPU");
+            }
             Err(error) => tracing::warn!(%error, %gpu, "the GPU could not be measured"),
         }
     }
 
     /// What the GPU's counters are, where there is one.
     pub fn counted(&self) -> impl Iterator<Item = (String, u64)> {
-        let counted = self.gpu.iter().flat_map(|gpu| gpu.counted());
+        let counted = self.gpu.iter().flat_map(Gpu::counted);
         counted.map(|(name, value)| (name.to_owned(), value))
     }
 }

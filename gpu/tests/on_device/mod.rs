@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tenfour_erasure::{BlockSums, Codec, best, block_sums, by_name};
+use tenfour_erasure::{BlockSums, best, block_sums, by_name};
 use tenfour_gpu::{Gpu, When};
 
 type Shards = [Vec<u8>; 14];
@@ -35,7 +35,7 @@ fn encode(gpu: &Gpu, shards: &Shards) {
     let data: [&[u8]; 10] = std::array::from_fn(|shard| &shards[shard][..]);
     let mut parity: [Vec<u8>; 4] = std::array::from_fn(|_| vec![0; shards[0].len()]);
     let mut sums = [const { BlockSums::new() }; 14];
-    gpu.encode(&data, &mut parity.each_mut().map(|shard| &mut shard[..]), Some(&mut sums)).unwrap();
+    gpu.codec().encode(&data, &mut parity.each_mut().map(|shard| &mut shard[..]), Some(&mut sums)).unwrap();
     assert!(parity[..] == shards[10..], "{} bytes", shards[0].len());
     assert!(sums.iter().zip(shards).all(|(sums, shard)| *sums == block_sums(shard)));
 }
@@ -66,7 +66,7 @@ pub fn every_loss_pattern() {
         let mut buffers: Vec<Vec<u8>> = lost.iter().map(|_| vec![0; shards[0].len()]).collect();
         let mut rebuild: Vec<(usize, &mut [u8])> =
             lost.iter().copied().zip(buffers.iter_mut().map(|buffer| &mut buffer[..])).collect();
-        gpu.reconstruct(&present, &mut rebuild).unwrap();
+        gpu.codec().reconstruct(&present, &mut rebuild).unwrap();
         assert!(buffers.iter().zip(&lost).all(|(buffer, shard)| *buffer == shards[*shard]), "{lost:?}");
     }
     assert_eq!(gpu.lost(), None);
@@ -82,7 +82,7 @@ pub fn registered_memory_is_read_where_it_is() {
     let offset = start - pages.as_ptr().addr();
     let data: [&[u8]; 10] = std::array::from_fn(|shard| &pages[offset + shard * 65536..][..65536]);
     let mut parity = [const { [0; 65536] }; 4];
-    gpu.encode(&data, &mut parity.each_mut().map(|shard| &mut shard[..]), None).unwrap();
+    gpu.codec().encode(&data, &mut parity.each_mut().map(|shard| &mut shard[..]), None).unwrap();
     let mut expected = [const { [0; 65536] }; 4];
     best().encode(&data, &mut expected.each_mut().map(|shard| &mut shard[..]), None).unwrap();
     assert!(parity == expected);
