@@ -137,7 +137,8 @@ impl HttpDoor {
         call.sha256 = Some(sha256_of(body).await);
         call.body = Body::from(Bytes::from_owner(body.clone()));
         let response = self.send(call, true).await?;
-        let etag = etag(response.headers()).ok_or_else(unexpected)?;
+        // Answered, and not by S3: what became of the object is not known.
+        let etag = etag(response.headers()).ok_or_else(|| Failure::broken(true))?;
         Ok(Stored { etag, checksums: checksums(response.headers()), served: served() })
     }
 
@@ -237,7 +238,8 @@ impl HttpDoor {
         if let Some(code) = text_of(&text, "Code") {
             return Err(refusal(code, text_of(&text, "Message").unwrap_or_default()).into());
         }
-        let etag = text_of(&text, "ETag").as_deref().and_then(parse_etag).ok_or_else(unexpected)?;
+        let etag =
+            text_of(&text, "ETag").as_deref().and_then(parse_etag).ok_or_else(|| Failure::broken(true))?;
         let of_kind = |kind: ChecksumKind| {
             let text = text_of(&text, &format!("Checksum{}", checksum_name(kind).to_uppercase()))?;
             parse_checksum(kind, &text)
