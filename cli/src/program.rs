@@ -59,10 +59,21 @@ pub fn main() -> ExitCode {
     match dispatch(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tenfour: {error:#}");
+            eprintln!("tenfour: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// What went wrong, from the outside in. Some errors tell their cause themselves: it is not said twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !said.ends_with(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
 }
 
 fn dispatch(command: Command) -> Result<()> {
@@ -77,5 +88,19 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Node(arguments) => process::run(1, process::node::run(arguments)),
         Command::Gateway(arguments) => process::run(cores, process::gateway::run(arguments)),
         Command::DemoCompare(arguments) => process::run(1, demo::compare::run(arguments)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::anyhow;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let plain = anyhow!("no space").context("the disk").context("the node cannot start");
+        assert_eq!(told(&plain), "the node cannot start: the disk: no space");
+        let telling = anyhow!("no space").context("the disk: no space").context("the node cannot start");
+        assert_eq!(told(&telling), "the node cannot start: the disk: no space");
     }
 }
